@@ -1,0 +1,51 @@
+"""Configuration of a model and of a run, checked before anything starts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A section of the config file: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    """The default model: a mixture of online experts fed by drift and by meta-learning.
+
+    Cadence: a task is ``support`` rows and then ``query`` rows of one segment; one outer step
+    over ``tasks_per_update`` tasks follows every ``meta_every`` labelled events.
+    """
+
+    task: Literal["auto", "classification", "regression"] = "auto"
+    seed: int = Field(0, ge=0)
+    chunk: int = Field(1, ge=1, description="events answered with the state at the chunk's start")
+    device: str = Field("auto", description="auto, cpu or cuda: where adaptation runs")
+
+    hidden: tuple[int, ...] = Field((40, 40), description="units of each hidden layer")
+    rates: tuple[float, ...] = Field((1e-3, 3e-3, 1e-2), description="step sizes of the bank")
+    lags: int = Field(2, ge=0, le=8, description="arrived labels given as features")
+
+    learner: str = Field("maml", description="a meta-learner by name")
+    inner_lr: float = Field(0.1, gt=0)
+    inner_steps: int = Field(5, ge=1, le=50)
+    outer_lr: float = Field(1e-3, gt=0)
+    tasks_per_update: int = Field(16, ge=1)
+    meta_every: int = Field(16, ge=1, description="labelled events per outer step")
+    support: int = Field(16, ge=1)
+    query: int = Field(16, ge=1)
+    memory: int = Field(512, ge=2, description="tasks kept for replay")
+    replay: bool = Field(True, description="outer steps and segment replay from memory")
+    init: str | None = Field(None, description="file with meta-parameters to start from")
+
+    detectors: tuple[str, ...] = Field((), description="names; empty = the default for the task")
+    on_drift: Literal["challenge", "reset", "ignore"] = "challenge"
+    challengers: int = Field(4, ge=0, le=16, description="slots for adapted experts")
+    challenger_init: Literal["meta", "random"] = "meta"
+    freeze_at: int | None = Field(None, ge=0, description="stop all learning at this row")
+
+    max_pending: int = Field(100_000, ge=1, description="questions that may wait for a label")
+    label_ttl: float | None = Field(None, gt=0, description="seconds of event time a label may take")

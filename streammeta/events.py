@@ -1,0 +1,180 @@
+"""What goes into the loop and what comes out of it.
+
+An ``Event`` is a question (``x`` without ``y``), an answer (``y`` without ``x``, the same ``id``
+as its question) or both at once. Outputs are the only observable of the core: sinks, metrics,
+progress and tests read the list that ``Engine.observe`` and ``Engine.replay`` return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+Value = float | int | bool | str | None
+Label = float | int | bool | str
+
+
+@dataclass(slots=True)
+class Event:
+    """One record of a stream.
+
+    ``x`` maps feature names to numbers, booleans, strings (categories) or ``None`` (missing).
+    ``ts`` is event time in seconds since the epoch. ``error`` is set by a source that could not
+    read the record: the engine turns such an event into ``Rejected`` and goes on.
+    """
+
+    id: str
+    x: Mapping[str, Value] | None = None
+    y: Label | None = None
+    key: str = ""
+    ts: float | None = None
+    error: tuple[str, str] | None = None  # (reason, detail)
+
+
+@dataclass(slots=True)
+class Predicted:
+    """The answer to a question, made before its label is known.
+
+    ``row`` counts the questions of the whole stream from 0. ``probabilities`` (classification
+    only) maps every class seen so far to its probability; ``prediction`` is ``None`` while no
+    label has ever been seen.
+    """
+
+    id: str
+    key: str
+    row: int
+    ts: float | None
+    prediction: Label | None
+    probabilities: dict[Label, float] | None = None
+
+
+@dataclass(slots=True)
+class Scored:
+    """A prediction met its label. ``loss``: 0/1 error (classification) or absolute error.
+
+    ``log_loss``: -ln p(truth) or the squared error. ``delay`` is counted in events.
+    ``experts`` holds each awake expert's own loss at that moment, by name.
+    """
+
+    id: str
+    key: str
+    row: int
+    truth: Label
+    prediction: Label | None
+    loss: float
+    log_loss: float
+    delay: int
+    experts: dict[str, float] | None = None
+
+
+@dataclass(slots=True)
+class DriftDetected:
+    """A detector raised an alarm at question ``row``; the change is estimated to start at ``onset``."""
+
+    key: str
+    row: int
+    onset: int
+    segment: int
+    detector: str
+    signal: str
+
+
+@dataclass(slots=True)
+class TaskClosed:
+    """A support window and a later query window inside one segment became a task."""
+
+    key: str
+    row: int
+    segment: int
+    rows: int
+
+
+@dataclass(slots=True)
+class Adapted:
+    """A challenger was adapted from the meta-parameters and joined the mixture.
+
+    ``trigger``: ``drift`` (the alarm) or ``growth`` (the segment's support window grew).
+    ``loss_before`` and ``loss_after`` are mean losses on the ``support`` rows.
+    """
+
+    key: str
+    row: int
+    segment: int
+    expert: str
+    trigger: str
+    support: int
+    loss_before: float
+    loss_after: float
+
+
+@dataclass(slots=True)
+class MetaUpdated:
+    """The meta-parameters took one outer step. ``skipped`` counts tasks with a non-finite loss."""
+
+    row: int
+    update: int
+    tasks: int
+    loss: float
+    gradient_norm: float
+    skipped: int = 0
+
+
+@dataclass(slots=True)
+class Rejected:
+    """An event could not be used; it goes to the dead-letter sink."""
+
+    id: str
+    stage: str
+    reason: str
+    detail: str
+
+
+@dataclass(slots=True)
+class LabelExpired:
+    """No label came within the time-to-live, or the pending table was full."""
+
+    id: str
+    key: str
+    row: int
+    reason: str
+
+
+Output = (
+    Predicted
+    | Scored
+    | DriftDetected
+    | TaskClosed
+    | Adapted
+    | MetaUpdated
+    | Rejected
+    | LabelExpired
+)
+
+KINDS: dict[str, type[Any]] = {
+    "predicted": Predicted,
+    "scored": Scored,
+    "drift_detected": DriftDetected,
+    "task_closed": TaskClosed,
+    "adapted": Adapted,
+    "meta_updated": MetaUpdated,
+    "rejected": Rejected,
+    "label_expired": LabelExpired,
+}
+_KIND_OF = {cls: kind for kind, cls in KINDS.items()}
+_FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in KINDS.values()}
+
+
+def to_record(output: Output) -> dict[str, Any]:
+    """One flat JSON-ready dict with its ``kind`` first.
+
+    >>> to_record(Rejected("f:0:3", "decode", "malformed", "line 4: 3 fields, expected 5"))["kind"]
+    'rejected'
+    """
+    cls = type(output)
+    record: dict[str, Any] = {"kind": _KIND_OF[cls]}
+    for name in _FIELDS[cls]:
+        record[name] = getattr(output, name)
+    if isinstance(output, Predicted) and output.probabilities is not None:
+        record["probabilities"] = {str(c): p for c, p in output.probabilities.items()}
+    return record
