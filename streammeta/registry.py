@@ -39,14 +39,123 @@ class Component:
 
 
 _TABLE: dict[str, dict[str, tuple[str, str]]] = {
-    "learners": {},
-    "experts": {},
-    "detectors": {},
-    "sources": {},
-    "sinks": {},
-    "scenarios": {},
-    "suites": {},
-    "models": {},
+    "learners": {
+        "maml": ("streammeta.meta.gradient_based:maml", "second order, one fixed inner rate"),
+        "meta_sgd": ("streammeta.meta.gradient_based:meta_sgd", "a learned rate per parameter"),
+    },
+    "experts": {
+        "bank": ("streammeta.experts.bank:Bank", "online networks, replay, challengers"),
+        "no_change": ("streammeta.experts.baselines:NoChange", "repeats the last label"),
+        "last_value": ("streammeta.experts.baselines:LastValue", "repeats the last value"),
+        "majority": ("streammeta.experts.baselines:Majority", "most frequent label, or mean"),
+        "online_sgd": ("streammeta.experts.online_sgd:OnlineSGD", "one network, one fixed rate"),
+    },
+    "detectors": {
+        "adwin": ("drift.river_detectors:Adwin", "adaptive window, mean of errors or losses"),
+        "page_hinkley": ("drift.river_detectors:PageHinkley", "cumulated excess over the mean"),
+        "kswin": ("drift.river_detectors:Kswin", "Kolmogorov-Smirnov on a window (slow)"),
+        "ddm": ("drift.river_detectors:Ddm", "error rate against its lowest"),
+        "eddm": ("drift.river_detectors:Eddm", "distance between errors against its largest"),
+        "fhddm": ("drift.river_detectors:Fhddm", "accuracy of a window against its best"),
+        "hddm_a": ("drift.river_detectors:HddmA", "Hoeffding's bound on means"),
+        "hddm_w": ("drift.river_detectors:HddmW", "McDiarmid's bound on weighted means"),
+    },
+    "sources": {
+        "file": ("streammeta.sources.files:FileSource", "CSV, JSONL (also .gz) or Parquet"),
+        "iterable": ("streammeta.sources.iterable:IterableSource", "any Python iterable of rows"),
+    },
+    "sinks": {
+        "jsonl": ("streammeta.sinks.jsonl:JsonlSink", "JSON lines in a file, each exactly once"),
+        "dead_letter": ("streammeta.sinks.jsonl:DeadLetterSink", "rejected events, with reasons"),
+        "stdout": ("streammeta.sinks.jsonl:StdoutSink", "JSON lines on stdout, at once"),
+        "list": ("streammeta.sinks.memory:ListSink", "outputs in memory"),
+    },
+    "scenarios": {
+        "sine_switch": (
+            "scenarios.sine_switch:SineSwitch",
+            "regression: a sine of new amplitude and phase every 200 rows",
+        ),
+        "concept_mix": (
+            "scenarios.concept_mix:ConceptMix",
+            "classification: two abrupt and two gradual drifts, 10 % label noise",
+        ),
+        "sensor_fault": (
+            "scenarios.sensor_fault:SensorFault",
+            "classification: real camera data, two mis-wirings induced",
+        ),
+        "open": (
+            "scenarios.open_stream:open_stream",
+            "open:NAME, a file NAME.csv.gz in STREAMMETA_DATA, such as open:elec2",
+        ),
+        "river": (
+            "scenarios.open_stream:river_stream",
+            "river:NAME, a data set of River, such as river:Phishing",
+        ),
+    },
+    "suites": {
+        "ablation": (
+            "scenarios.suites.ablation:SUITE",
+            "the default model minus the same model with one part taken away",
+        ),
+        "sine-switch": (
+            "scenarios.suites.sine_switch:SUITE",
+            "what online meta-learned parameters are worth after a switch",
+        ),
+        "classification": (
+            "scenarios.suites.classification:SUITE",
+            "abrupt and gradual drifts: accuracy, drifts found and missed",
+        ),
+    },
+    "models": {
+        "streammeta": (
+            "scenarios.models:streammeta",
+            "the default model",
+        ),
+        "no_drift": (
+            "scenarios.models:no_drift",
+            "the default that ignores drift alarms",
+        ),
+        "no_challengers": (
+            "scenarios.models:no_challengers",
+            "the default without challengers",
+        ),
+        "random_challengers": (
+            "scenarios.models:random_challengers",
+            "challengers start from random, not from meta-parameters",
+        ),
+        "no_replay": (
+            "scenarios.models:no_replay",
+            "the default without replay: no outer steps",
+        ),
+        "reset": (
+            "scenarios.models:reset",
+            "the default, reset at each alarm",
+        ),
+        "frozen": (
+            "scenarios.models:frozen",
+            "frozen@ROW: the default that stops learning at that row",
+        ),
+        "no_change": (
+            "scenarios.models:no_change",
+            "repeats the last label or value that has arrived",
+        ),
+        "last_value": (
+            "scenarios.models:no_change",
+            "another name of no_change",
+        ),
+        "majority": (
+            "scenarios.models:majority",
+            "the most frequent label so far, or the mean",
+        ),
+        "sgd": (
+            "scenarios.models:sgd",
+            "sgd@RATE: one online network at a fixed rate",
+        ),
+        "river": (
+            "scenarios.models:river",
+            "river.NAME (hat, logistic, linear, nb, knn, arf, srp) or river.x:Class",
+        ),
+    },
 }
 
 KINDS = tuple(_TABLE)

@@ -1,0 +1,94 @@
+"""Judge models on a table of rows: choose the task, run each model once, keep the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scenarios.models import build
+from scenarios.prequential import Progress, Result, events_of, prequential
+from streammeta.errors import UsageError
+from streammeta.sources import FileSource, decide_task
+
+DEFAULT_MODELS = ("streammeta", "no_change")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What ``evaluate`` was asked; the fields are the flags of the command."""
+
+    data: Path
+    target: str | None
+    task: str = "auto"
+    models: tuple[str, ...] = DEFAULT_MODELS
+    horizon: int = 0
+    time: str | None = None
+    key: str | None = None
+    id: str | None = None
+    ignore: tuple[str, ...] = ()
+    chunk: int = 1
+    label_delay: int = 0
+    rows: int | None = None
+    seed: int = 0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def source(self) -> FileSource:
+        """The file as a stream, from its first row."""
+        return FileSource(
+            self.data,
+            target=self.target,
+            time=self.time,
+            key=self.key,
+            id=self.id,
+            ignore=self.ignore,
+            horizon=self.horizon,
+            label_delay=self.label_delay,
+            rows=self.rows,
+        )
+
+
+def choose_task(question: Question) -> tuple[str, str]:
+    """The task and why; opens the file and checks every column that was named.
+
+    Raises:
+        UsageError: a column is not in the file, or the target has no values.
+        SourceError: the file cannot be read.
+    """
+    labels = question.source().sniff().targets
+    if question.task == "auto":
+        return decide_task(labels)
+    words = [label for label in labels if isinstance(label, str)]
+    if question.task == "regression" and words:
+        raise UsageError(
+            f"--task regression, but target {question.target!r} holds texts such as {words[0]!r}"
+        )
+    return question.task, "as asked"
+
+
+def evaluate(
+    question: Question, task: str, progress: Callable[[str], Progress | None] | None = None
+) -> Iterator[Result]:
+    """One result for each model, in their order; every model reads the same rows anew."""
+    for name in question.models:
+        model = build(
+            name,
+            task=task,
+            seed=question.seed,
+            chunk=question.chunk,
+            overrides=question.overrides,
+        )
+        source = question.source()
+        try:
+            yield prequential(
+                model,
+                events_of(source),
+                task=task,
+                chunk=question.chunk,
+                name=name,
+                seed=question.seed,
+                progress=progress(name) if progress else None,
+            )
+        finally:
+            source.close()

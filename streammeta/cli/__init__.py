@@ -1,0 +1,76 @@
+"""The command ``streammeta``: one file per command, data on stdout, everything else on stderr.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import typer
+
+from streammeta import __version__
+from streammeta.cli import bench, components, evaluate, replay, run, validate
+from streammeta.errors import StreamMetaError
+
+INTERRUPTED = 130
+INTERNAL = 70
+
+app = typer.Typer(
+    name="streammeta",
+    help="Learn from a data stream, notice when it changes, adapt in a few steps.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    rich_markup_mode="rich",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"streammeta {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", callback=_version, is_eager=True
+    ),
+) -> None:
+    """Learn from a data stream, notice when it changes, adapt in a few steps."""
+
+
+app.command("run", epilog=run.EPILOG)(run.run)
+app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command("replay", epilog=replay.EPILOG)(replay.replay)
+app.command("bench", epilog=bench.EPILOG)(bench.bench)
+app.command("validate", epilog=validate.EPILOG)(validate.validate)
+app.add_typer(components.app, name="components")
+
+
+def main() -> None:
+    """Run the command; faults become one line on stderr and an exit code.
+
+    Exit codes: 0 ok, 1 a gate failed, 2 usage, 69 source or sink unreachable, 70 internal error,
+    78 invalid config, 130 interrupted.
+    """
+    try:
+        app()
+    except StreamMetaError as fault:
+        typer.echo(f"streammeta: {fault}", err=True)
+        sys.exit(fault.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("streammeta: interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of stdout has gone (``| head``): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as fault:  # noqa: BLE001 - the last line of defence, and it is reported
+        traceback.print_exc()
+        typer.echo(f"streammeta: internal error: {type(fault).__name__}: {fault}", err=True)
+        sys.exit(INTERNAL)

@@ -1,0 +1,148 @@
+"""``streammeta evaluate``: how well do models do on this file, prequentially?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from streammeta.cli.console import err, out, progress_lines, score_table
+
+if TYPE_CHECKING:
+    from scenarios.evaluation import Question
+    from scenarios.prequential import Result
+
+COUNTED_BYTES = 200_000_000  # larger files get a progress bar without a total
+
+EPILOG = """[bold]Examples[/]
+
+streammeta evaluate elec2.csv.gz --target target
+
+streammeta evaluate prices.parquet --target close --horizon 24 --time date --models streammeta,no_change,river.arf --json
+"""
+
+
+def evaluate(
+    data: Path = typer.Argument(
+        ..., help="CSV, JSONL (plain or .gz) or Parquet file.", show_default=False
+    ),
+    target: str = typer.Option(..., help="Column to predict.", show_default=False),
+    task: str = typer.Option("auto", help="auto, classification or regression."),
+    models: str = typer.Option(
+        "streammeta,no_change", help="Comma-separated; see: streammeta components show models."
+    ),
+    horizon: int = typer.Option(
+        0, min=0, help="Predict the target this many rows ahead; labels arrive as late."
+    ),
+    time: str | None = typer.Option(None, help="Column with event time.", show_default=False),
+    key: str | None = typer.Option(None, help="Column with the stream's key.", show_default=False),
+    id_: str | None = typer.Option(None, "--id", help="Column with row ids.", show_default=False),
+    ignore: str = typer.Option("", help="Columns to leave out, comma-separated."),
+    chunk: int = typer.Option(
+        1, min=1, help="Events answered with the state at the chunk's start; 1 is test-then-train."
+    ),
+    label_delay: int = typer.Option(0, min=0, help="Labels arrive this many rows later."),
+    rows: int | None = typer.Option(None, min=1, help="Only the first rows.", show_default=False),
+    seed: int = typer.Option(0, min=0, help="Seed of every model."),
+    init: Path | None = typer.Option(
+        None, help="File with meta-parameters to start from.", show_default=False
+    ),
+    report: Path | None = typer.Option(None, help="Write an HTML report.", show_default=False),
+    as_json: bool = typer.Option(False, "--json", help="JSON lines on stdout, default model first."),
+) -> None:
+    """Predict every row before its label is learned, with several models, and score them."""
+    from scenarios.evaluation import Question, choose_task
+    from scenarios.evaluation import evaluate as results_of
+    from streammeta.report import require_matplotlib
+
+    if report is not None:
+        require_matplotlib()  # before the work, not after it
+    names = _names(models)
+    question = Question(
+        data=data,
+        target=target,
+        task=_task(task),
+        models=names,
+        horizon=horizon,
+        time=time,
+        key=key,
+        id=id_,
+        ignore=_names(ignore),
+        chunk=chunk,
+        label_delay=label_delay,
+        rows=rows,
+        seed=seed,
+        overrides={"init": str(init)} if init else {},
+    )
+    chosen, why = choose_task(question)
+    _announce(question, chosen, why)
+    results: list[Result] = []
+    with progress_lines(_count_rows(data, rows)) as lines:
+        for result in results_of(question, chosen, lines):
+            results.append(result)
+            if as_json:
+                typer.echo(json.dumps(result.to_json()))
+    if not as_json:
+        out().print(score_table(results))
+    _tell_rejected(results[0])
+    if report is not None:
+        _write_report(report, question, chosen, why, results)
+        err().print(f"report: {report}")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _task(text: str) -> str:
+    if text not in ("auto", "classification", "regression"):
+        raise typer.BadParameter(
+            f"{text!r}, expected auto, classification or regression", param_hint="--task"
+        )
+    return text
+
+
+def _announce(question: Question, task: str, why: str) -> None:
+    """One line on stderr: what is about to be done."""
+    parts = [f"{question.data.name}: {task} of {question.target!r} ({why})"]
+    parts.append(f"chunk {question.chunk}")
+    if question.horizon:
+        parts.append(f"{question.horizon} rows ahead")
+    if question.label_delay:
+        parts.append(f"labels {question.label_delay} rows late")
+    err().print("; ".join(parts), markup=False)
+
+
+def _tell_rejected(result: Result) -> None:
+    """How many events could not be used, and the first reasons."""
+    if not result.scores.n:
+        err().print("no row could be scored: no question met its label")
+    if result.rejected:
+        err().print(f"{result.rejected:,} events rejected, the first:")
+        for reason in result.reasons:
+            err().print(f"  {reason}", markup=False)
+
+
+def _count_rows(path: Path, rows: int | None) -> int | None:
+    """Lines of a text file, for the progress bar; ``None`` where that is not worth it."""
+    import gzip
+
+    if ".parquet" in path.suffixes or path.stat().st_size > COUNTED_BYTES:
+        return rows
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        lines = sum(1 for _ in file)
+    header = 0 if ".jsonl" in path.suffixes or ".ndjson" in path.suffixes else 1
+    return min(lines - header, rows or lines)
+
+
+def _write_report(
+    path: Path, question: Question, task: str, why: str, results: list[Result]
+) -> None:
+    from streammeta.cli.pictures import evaluation_report
+
+    told = f"{task} of {question.target!r} ({why}), chunk {question.chunk}, seed {question.seed}"
+    evaluation_report(f"{question.data.name}", told, results).save(path)
+
+

@@ -1,0 +1,64 @@
+"""The reports of ``evaluate``, ``replay`` and ``bench``: results as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from streammeta.cli.console import number
+from streammeta.report import Line, Report, chart, rolling_mean
+from streammeta.scores import WINDOW
+
+if TYPE_CHECKING:
+    from scenarios.prequential import Result
+
+
+def evaluation_report(
+    title: str,
+    told: str,
+    results: Sequence[Result],
+    drifts: Sequence[tuple[int, int]] = (),
+) -> Report:
+    """Scores as a table, the rolling score as a picture with the first model's alarms."""
+    first = results[0]
+    page = Report(title).text(told).heading("Scores")
+    names = list(first.metric)
+    head = ["model", "rows", *names, "drifts", "events/s", "latency p50 / p99 us"]
+    rows = [
+        [
+            r.model,
+            f"{r.scores.n:,}",
+            *(number(r.metric[name]) for name in names),
+            str(len(r.drifts)),
+            f"{r.events / r.seconds:,.0f}" if r.seconds else "-",
+            f"{r.latency.p50:,.0f} / {r.latency.p99:,.0f}",
+        ]
+        for r in results
+    ]
+    window = min(WINDOW, max(20, first.scores.n // 20))
+    page.table(head, rows).heading(f"{first.scores.main} over the last {window} labels")
+    lines = [_rolling(r, window) for r in results]
+    page.picture(
+        chart(
+            lines,
+            x_label="row",
+            y_label=first.scores.main,
+            alarms=first.drifts,
+            drifts=drifts,
+        )
+    )
+    page.text(f"Triangles: alarms of {first.model}. Shaded: true drifts, where they are known.")
+    if first.experts:
+        page.heading(f"Own score of each expert of {first.model}")
+        ranked = sorted(
+            first.experts.items(), key=lambda e: e[1], reverse=first.scores.higher_is_better
+        )
+        page.table(["expert", first.scores.main], [[n, number(v)] for n, v in ranked])
+    return page
+
+
+def _rolling(result: Result, window: int) -> Line:
+    line = rolling_mean(result.losses, window)
+    rows = [float(result.rows[int(i)]) for i in line.x]
+    good = result.scores.higher_is_better
+    return Line(result.model, rows, [1.0 - y for y in line.y] if good else line.y)

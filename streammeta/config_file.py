@@ -1,0 +1,340 @@
+"""A run's configuration: TOML (YAML or JSON by suffix), the environment and ``--set``.
+
+Precedence: ``--set section.field=value`` > ``STREAMMETA_SECTION__FIELD`` > file > defaults.
+``${NAME}`` inside a text of the file is replaced by that environment variable; such texts are
+shown as written, because they are where secrets go. A fault names the place, the field and the
+nearest valid name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from streammeta.config import ModelConfig, Section
+from streammeta.errors import ConfigError
+
+PREFIX = "STREAMMETA_"
+Where = tuple[str | int, ...]
+
+
+class SourceConfig(Section):
+    """Where events come from: a scenario, a file, or another source of the registry."""
+
+    scenario: str | None = Field(None, description="a scenario by name, such as sensor_fault")
+    seed: int = Field(0, ge=0, description="the scenario's seed")
+    path: str | None = Field(None, description="a CSV, JSONL or Parquet file")
+    target: str | None = Field(None, description="column to predict")
+    time: str | None = None
+    key: str | None = None
+    id: str | None = None
+    ignore: tuple[str, ...] = ()
+    horizon: int = Field(0, ge=0)
+    label_delay: int = Field(0, ge=0, description="labels arrive this many rows later")
+    rows: int | None = Field(None, ge=1, description="at most this many rows")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SourceConfig:
+        if (self.scenario is None) == (self.path is None):
+            raise ValueError("expected one of 'scenario' and 'path'")
+        if self.path is not None and self.target is None and ".jsonl" not in self.path:
+            raise ValueError("'path' needs 'target', the column to predict")
+        of_files = ("target", "time", "key", "id", "ignore", "horizon")
+        given = [name for name in of_files if name in self.model_fields_set]
+        if self.scenario is not None and given:
+            raise ValueError(f"{given[0]!r} is for files, a scenario has its own")
+        return self
+
+
+class SinkConfig(Section):
+    """Where outputs go: ``jsonl`` and ``dead_letter`` files, or ``stdout``."""
+
+    kind: str = Field("jsonl", description="a sink by name")
+    path: str | None = None
+    outputs: tuple[str, ...] | None = Field(
+        None, description="kinds of outputs, such as predicted; default: the sink's own"
+    )
+
+
+class MetricsConfig(Section):
+    """The Prometheus endpoint."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = Field(9108, ge=0, le=65535, description="0 takes any free port")
+
+
+class CheckpointConfig(Section):
+    """Where commits go."""
+
+    folder: str
+    every_events: int = Field(1000, ge=1)
+    on_start: str = Field(
+        "resume", pattern="^(resume|fresh)$", description="what to do with commits that exist"
+    )
+
+
+class CompareConfig(Section):
+    """After a scenario has ended: the same stream again, other models, several seeds."""
+
+    models: tuple[str, ...] = (
+        "streammeta",
+        "frozen@drift",
+        "reset",
+        "no_challengers",
+        "no_change",
+    )
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    processes: int = Field(2, ge=1)
+
+
+class RunConfig(Section):
+    """Everything that ``streammeta run`` reads."""
+
+    source: SourceConfig
+    model: ModelConfig = Field(default_factory=lambda: ModelConfig())
+    sinks: tuple[SinkConfig, ...] = ()
+    metrics: MetricsConfig = Field(default_factory=lambda: MetricsConfig())
+    checkpoint: CheckpointConfig | None = None
+    pace: str = Field("max", description="max, realtime, 10x or 500/s")
+    compare: CompareConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """A checked config and where each of its values came from."""
+
+    config: RunConfig
+    origins: Mapping[Where, str] = field(default_factory=dict)
+    shown: Mapping[Where, Any] = field(default_factory=dict)  # as written, without secrets
+
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """(field, value, origin) of every value, in the order of the sections."""
+        for where, value in _leaves(self.config.model_dump(mode="json"), ()):
+            origin = next(
+                (self.origins[where[:n]] for n in range(len(where), 0, -1) if where[:n] in
+                 self.origins),
+                "default",
+            )  # fmt: skip
+            yield _dotted(where), json.dumps(self.shown.get(where, value)), origin
+
+
+def load_config(
+    path: Path,
+    *,
+    sets: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Effective:
+    """Read, merge and check a config.
+
+    Raises:
+        ConfigError: the file cannot be read, or something in it, in the environment or in
+            ``sets`` is wrong. One line for each fault.
+    """
+    environment = os.environ if environment is None else environment
+    text = _read(path)
+    data = _parse(path, text)
+    shown: dict[Where, Any] = {}
+    origins: dict[Where, str] = {}
+    for where, value in list(_leaves(data, ())):
+        origins[where] = f"{path}:{line_of(text, where)}"
+        if isinstance(value, str) and "${" in value:
+            shown[where] = value
+            _put(data, where, _substitute(value, environment, f"{origins[where]}: {_dotted(where)}"))
+    for name, value in sorted(environment.items()):
+        where = _variable(name)
+        if where is not None:
+            _override(data, where, value, f"environment {name}")
+            origins[where] = f"environment {name}"
+            shown.pop(where, None)
+    for setting in sets:
+        name, equals, value = setting.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set {setting}: expected section.field=value")
+        where = tuple(int(p) if p.isdecimal() else p for p in name.strip().split("."))
+        _override(data, where, value, f"--set {setting}")
+        origins[where] = f"--set {name.strip()}"
+        shown.pop(where, None)
+    try:
+        return Effective(RunConfig.model_validate(data), origins, shown)
+    except ValidationError as fault:
+        lines = [_explain(error, path, text, origins) for error in fault.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def line_of(text: str, where: Where) -> int:
+    """The 1-based line on which a field is set; that of its section where it is missing.
+
+    Good for TOML, YAML and JSON alike: each part of the path is looked for below the part before.
+
+    >>> line_of("pace = 'max'\\n[model]\\nseed = 1\\nchunk = 0", ("model", "chunk"))
+    4
+    """
+    lines = text.splitlines()
+    at, found = 0, 1
+    for depth, part in enumerate(where):
+        if isinstance(part, int):
+            continue
+        index = where[depth + 1] if depth + 1 < len(where) else 0
+        hits = [n for n in range(at, len(lines)) if _sets(lines[n], part)]
+        if not hits:
+            break
+        repeat = index if isinstance(index, int) and _is_header(lines[hits[0]]) else 0
+        at = hits[min(repeat, len(hits) - 1)]
+        found = at + 1
+        at += depth + 1 < len(where) and _is_header(lines[at])
+    return found
+
+
+def _is_header(line: str) -> bool:
+    return line.lstrip().startswith("[")
+
+
+def _sets(line: str, name: str) -> bool:
+    """Whether a line opens the section ``name`` or sets the field ``name``."""
+    quoted = rf"[\"']?{re.escape(name)}[\"']?"
+    header = rf"\s*\[+\s*(\w+\.)*{quoted}\s*[.\]]"
+    return bool(
+        re.match(rf"{header}|\s*(-\s+)?[{{\s]*(\w+\.)*{quoted}\s*[=:.]", line)
+        or re.search(rf"[{{,]\s*{quoted}\s*[=:]", line)
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as fault:
+        raise ConfigError(f"cannot read {path}: {fault.strerror or fault}") from fault
+    except UnicodeDecodeError as fault:
+        raise ConfigError(f"{path}: not UTF-8 text: {fault}") from fault
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        if path.suffix == ".json":
+            data = json.loads(text)
+        elif path.suffix in (".yaml", ".yml"):
+            data = _parse_yaml(path, text)
+        elif path.suffix == ".toml":
+            data = tomllib.loads(text)
+        else:
+            raise ConfigError(f"{path}: suffix {path.suffix!r}, expected .toml, .yaml or .json")
+    except tomllib.TOMLDecodeError as fault:
+        raise ConfigError(f"{path}: not TOML: {fault}") from fault
+    except json.JSONDecodeError as fault:
+        raise ConfigError(f"{path}:{fault.lineno}: not JSON: {fault.msg}") from fault
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds a {type(data).__name__}, expected sections")
+    return data
+
+
+def _parse_yaml(path: Path, text: str) -> Any:
+    try:
+        import yaml
+    except ImportError as fault:
+        raise ConfigError(f"{path} needs PyYAML: pip install 'streammeta[yaml]'") from fault
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as fault:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(fault).split())}") from fault
+
+
+def _leaves(value: Any, where: Where) -> Iterator[tuple[Where, Any]]:
+    """Every value that is not a section; a list of sections counts as sections."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(inner, (*where, name))
+    elif isinstance(value, (list, tuple)) and value and all(isinstance(v, Mapping) for v in value):
+        for i, inner in enumerate(value):
+            yield from _leaves(inner, (*where, i))
+    else:
+        yield where, value
+
+
+def _put(data: Any, where: Where, value: Any) -> None:
+    for part in where[:-1]:
+        data = data[part]
+    data[where[-1]] = value
+
+
+def _override(data: dict[str, Any], where: Where, text: str, told: str) -> None:
+    """Set a value given as text: TOML where it reads as TOML, else the text itself."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    place: Any = data
+    for part in where[:-1]:
+        if isinstance(place, list) and isinstance(part, int) and part < len(place):
+            place = place[part]
+        elif isinstance(place, dict) and isinstance(part, str):
+            place = place.setdefault(part, {})
+        else:
+            raise ConfigError(f"{told}: there is no {_dotted(where[:-1])}")
+    if not isinstance(place, dict):
+        raise ConfigError(f"{told}: {_dotted(where[:-1])} is no section")
+    place[str(where[-1])] = value
+
+
+def _variable(name: str) -> Where | None:
+    """``STREAMMETA_MODEL__SEED`` is ("model", "seed"); other variables are not ours."""
+    if not name.startswith(PREFIX) or "__" not in name:
+        return None
+    parts = name.removeprefix(PREFIX).lower().split("__")
+    return tuple(int(p) if p.isdecimal() else p for p in parts)
+
+
+def _substitute(text: str, environment: Mapping[str, str], told: str) -> str:
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in environment:
+            raise ConfigError(f"{told}: environment variable {match[1]} is not set")
+        return environment[match[1]]
+
+    return re.sub(r"\$\{(\w+)\}", value, text)
+
+
+def _dotted(where: Iterable[str | int]) -> str:
+    return ".".join(str(part) for part in where)
+
+
+def _explain(
+    error: Mapping[str, Any], path: Path, text: str, origins: Mapping[Where, str]
+) -> str:
+    """One pydantic error as one line: place, field, what is wrong, the nearest valid name."""
+    where: Where = tuple(error["loc"])
+    ours = next((origins[where[:n]] for n in range(len(where), 0, -1) if where[:n] in origins), "")
+    outside = ours.startswith(("environment", "--set"))
+    place = ours if outside else f"{path}:{line_of(text, where)}"
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(where[:-1])
+        near = get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        return f"{place}: {_dotted(where)}: there is no such field; {hint}"
+    if error["type"] == "missing":
+        return f"{place}: {_dotted(where)}: is missing"
+    wrong = str(error["msg"]).removeprefix("Value error, ")
+    wrong = wrong[:1].lower() + wrong[1:]
+    given = error.get("input")
+    shown = "" if isinstance(given, (Mapping, BaseModel)) else f" (got {given!r})"
+    return f"{place}: {_dotted(where)}: {wrong}{shown}"
+
+
+def _fields_at(where: Where) -> list[str]:
+    """The fields of the section at ``where``."""
+    section: type[BaseModel] = RunConfig
+    for part in where:
+        if isinstance(part, int) or part not in section.model_fields:
+            continue
+        annotation = section.model_fields[part].annotation
+        inner = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type)]
+        section = next((a for a in inner if issubclass(a, BaseModel)), section)
+    return list(section.model_fields)

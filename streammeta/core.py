@@ -1,0 +1,443 @@
+"""The core: ``step(state, events, meta) -> (state, outputs)``.
+
+It uses no clock, thread, file, socket, metric or global random numbers. It consumes the state
+it is given (arrays are written in place); if it raises, reload the last commit.
+
+Every question of the events is answered first, with the state as it was before any of their
+labels; then the labels are scored and learned in order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drift import Alarm
+from streammeta import mixture
+from streammeta.encode import CLIP, MOMENT_FLOOR
+from streammeta.errors import RejectedEvent
+from streammeta.events import (
+    Adapted,
+    DriftDetected,
+    Event,
+    Label,
+    LabelExpired,
+    Output,
+    Predicted,
+    Rejected,
+    Scored,
+    TaskClosed,
+)
+from streammeta.experts import kernels
+from streammeta.experts.kernels import REGRESSION
+from streammeta.meta.parameters import MetaParameters
+from streammeta.pending import Asked
+from streammeta.state import COUNT_DISCOUNT, LAG_COLUMNS, State
+
+#: A new segment's challenger is adapted again from the meta-parameters when this many labelled
+#: rows are inside it; after the last it goes on learning by itself.
+GROWTH = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 40, 50, 64)
+#: From this many rows on the second challenger leaves the first and learns on its own.
+SETTLED = 16
+#: Rows rehearsed per label by each replay expert, and rows inside before it starts.
+REHEARSAL = 8
+
+
+def step(
+    state: State, events: Sequence[Event], meta: MetaParameters | None
+) -> tuple[State, list[Output]]:
+    """Answer and learn one chunk of events; ``meta`` is ``None`` before the first event."""
+    outputs: list[Output] = []
+    asked = ask(state, events, outputs)
+    for event, question in zip(events, asked, strict=True):
+        if event.error is not None or (event.x is not None and question is None):
+            continue  # rejected above
+        if event.y is None:
+            continue
+        if question is None:
+            question = state.pending.take(event.id)
+            if question is None:
+                detail = f"label for id {event.id!r}: no question with this id is waiting"
+                outputs.append(Rejected(event.id, "join", "unmatched_label", detail))
+                continue
+        answer(state, question, event.y, meta, outputs)
+    for gone, reason in state.pending.expire(state.last_ts):
+        name = list(state.keys)[gone.key]
+        outputs.append(LabelExpired(gone.id, name, gone.row, reason))
+    return state, outputs
+
+
+# -- questions -------------------------------------------------------------------------------
+
+
+def ask(state: State, events: Sequence[Event], outputs: list[Output]) -> list[Asked | None]:
+    """Answer every question of the chunk with the state as it is; one batch for each key."""
+    accepted: dict[int, list[tuple[int, NDArray[np.float64]]]] = {}
+    for place, event in enumerate(events):
+        if event.ts is not None and (state.last_ts is None or event.ts > state.last_ts):
+            state.last_ts = event.ts
+        try:
+            raw = accept(state, event)
+        except RejectedEvent as reject:
+            outputs.append(Rejected(event.id, "decode", reject.reason, reject.detail))
+            continue
+        if raw is not None:
+            accepted.setdefault(state.key_index(event.key), []).append((place, raw))
+    asked: list[Asked | None] = [None] * len(events)
+    for key, rows in accepted.items():
+        raws = np.stack([raw for _, raw in rows])
+        members, mixed, centre, scale = predict(state, key, raws)
+        births = state.births(key)
+        for i, (place, raw) in enumerate(rows):
+            event = events[place]
+            label = decide(state, mixed[i], centre, scale)
+            asked[place] = Asked(
+                event.id, key, 0, event.ts, raw, members[i], births, label, mixed[i], centre, scale
+            )
+    for place, question in enumerate(asked):
+        if question is None:
+            continue
+        question = asked[place] = question._replace(row=state.rows)
+        state.rows += 1
+        outputs.append(report(state, question, events[place].key))
+        if not frozen(state):
+            kernels.update_moments(
+                question.raw, state.scaled, state.counts[question.key],
+                state.means[question.key], state.spreads[question.key], MOMENT_FLOOR,
+            )  # fmt: skip
+        if events[place].y is None:
+            state.pending.add(question)
+    return asked
+
+
+def accept(state: State, event: Event) -> NDArray[np.float64] | None:
+    """The raw row of a question, ``None`` for a pure label.
+
+    Raises:
+        RejectedEvent: the event cannot be used.
+    """
+    if event.error is not None:
+        raise RejectedEvent(*event.error)
+    if event.y is not None:
+        check_label(state, event.y)
+    if event.x is None:
+        if event.y is None:
+            raise RejectedEvent("malformed", f"event {event.id!r} has neither features nor label")
+        return None
+    if event.id in state.pending:
+        detail = f"event {event.id!r}: a question with this id is waiting for its label"
+        raise RejectedEvent("duplicate_id", detail)
+    features = state.columns.row(event.x)
+    if not state.allocated:
+        state.allocate()
+    return with_lags(state, state.key_index(event.key), features)
+
+
+def check_label(state: State, label: Label) -> None:
+    """Refuse labels that the task cannot use."""
+    number = isinstance(label, (int, float, np.integer, np.floating))
+    if number and not math.isfinite(label):
+        raise RejectedEvent("not_finite", f"target is {label}, expected a finite number")
+    if state.task == REGRESSION and not number:
+        raise RejectedEvent("wrong_type", f"target is {str(label)[:40]!r}, expected a number")
+
+
+def with_lags(state: State, key: int, features: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Features and then the labels that have arrived for this key, newest first."""
+    raw = np.zeros(state.width)
+    raw[: len(features)] = features
+    start = len(features)
+    for i in range(state.config.lags):
+        label = state.lags[key, i]
+        if state.task == REGRESSION:
+            raw[start + i] = label
+        elif label == label:
+            raw[start + i * LAG_COLUMNS + int(label) % LAG_COLUMNS] = 1.0
+    return raw
+
+
+def inputs(state: State, key: int, raw: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Network inputs ``(n, D)`` from raw rows ``(n, D)``."""
+    out = np.empty(raw.shape, np.float32)
+    kernels.standardise(raw, state.scaled, state.means[key], state.spreads[key], CLIP, out)
+    return out
+
+
+def units(state: State, key: int) -> tuple[float, float]:
+    """Centre and scale of the target: 0 and 1 for classes, running moments for numbers."""
+    if state.task != REGRESSION:
+        return 0.0, 1.0
+    count, mean, variance = state.y_moments[key]
+    return float(mean), math.sqrt(variance) if count > 1 and variance > 0 else 1.0
+
+
+def predict(
+    state: State, key: int, raw: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
+    """Every member ``(n, M, O)`` and the mixture ``(n, O)``, in units of (centre, scale)."""
+    centre, scale = units(state, key)
+    n_classes = state.n_classes
+    n, outputs = len(raw), state.net.sizes[-1]
+    members = np.zeros((n, len(state.log_weights[key]), outputs))
+    mixed = np.zeros((n, outputs))
+    if n_classes == 0:
+        return members, mixed, centre, scale
+    experts = len(state.bank.rates)
+    members[:, :experts] = state.bank.predict(key, inputs(state, key, raw), n_classes)
+    last = state.lags[key, 0]
+    if state.task == REGRESSION:
+        members[:, experts, 0] = 0.0 if last != last else (last - centre) / scale
+    else:
+        prior = state.prior[key, :n_classes] + 1.0 / n_classes
+        prior = prior / prior.sum()
+        members[:, experts + 1, :n_classes] = prior
+        if last == last:
+            moved = state.transitions[key, int(last), :n_classes] + prior
+            prior = moved / moved.sum()
+        members[:, experts, :n_classes] = prior
+    mixture.blend(state.log_weights[key], state.live(key), members, n_classes, state.task, mixed)
+    return members, mixed, centre, scale
+
+
+def decide(
+    state: State, mixed: NDArray[np.float64], centre: float, scale: float
+) -> Label | None:
+    """The class or the value that the mixture stands for; ``None`` before any label."""
+    if state.task == REGRESSION:
+        return float(centre + scale * mixed[0])
+    if not state.classes:
+        return None
+    return state.classes[int(mixed[: len(state.classes)].argmax())]
+
+
+def report(state: State, question: Asked, key: str) -> Predicted:
+    """What the outside sees of an answered question."""
+    probabilities = None
+    if state.task != REGRESSION:
+        probabilities = dict(zip(state.classes, question.mixed.tolist(), strict=False))
+    return Predicted(
+        question.id, key, question.row, question.ts, question.prediction, probabilities
+    )
+
+
+# -- answers ---------------------------------------------------------------------------------
+
+
+def frozen(state: State) -> bool:
+    """Whether all learning has stopped."""
+    stop = state.config.freeze_at
+    return stop is not None and state.rows > stop
+
+
+def answer(
+    state: State, question: Asked, label: Label, meta: MetaParameters | None, outputs: list[Output]
+) -> None:
+    """A label has come: score, watch for drift, learn, close tasks, adapt challengers."""
+    key = question.key
+    learns = state.config.freeze_at is None or question.row < state.config.freeze_at
+    known = label in state.class_index
+    if state.task == REGRESSION:
+        target = float(label)
+    elif known or learns:
+        target = float(state.add_class(label))
+    else:
+        target = -1.0
+    scored = score(state, question, label, target, learns)
+    outputs.append(scored)
+    if learns:
+        state.labels += 1
+        alarm = watch(state, question, scored)
+        if alarm is not None:
+            open_segment(state, key, alarm, outputs)
+        learn(state, question, target)
+        close_task(state, question, outputs)
+        if meta is not None:
+            grow_challengers(state, key, question.row, meta, outputs)
+        remember(state, key, target)
+    if target >= 0 or state.task == REGRESSION:
+        state.lags[key, 1:] = state.lags[key, :-1].copy()
+        state.lags[key, 0] = target
+
+
+def score(state: State, asked: Asked, label: Label, target: float, learns: bool) -> Scored:
+    """Judge the prediction made then, and every member that was awake then."""
+    key = asked.key
+    if state.task == REGRESSION:
+        loss = abs(float(label) - float(asked.prediction or 0.0))
+        log_loss = loss * loss
+    else:
+        loss = 0.0 if asked.prediction == label else 1.0
+        p = asked.mixed[int(target)] if 0 <= target < len(asked.mixed) else 0.0
+        log_loss = -math.log(max(float(p), 1e-15))
+    experts: dict[str, float] | None = None
+    if learns:
+        members = fit_outputs(asked.members, state.net.sizes[-1])
+        live = state.live(key)
+        awake = asked.births == state.births(key)
+        losses = np.empty(len(live))
+        mixture.judge(
+            state.log_weights[key], state.variances[key], state.ages[key], live, awake, members,
+            (target - asked.centre) / asked.scale, state.n_classes, state.task, losses,
+        )  # fmt: skip
+        names = state.member_names
+        values = (losses * asked.scale).tolist()
+        experts = {n: v for n, v in zip(names, values, strict=True) if v == v}
+    delay = state.rows - 1 - asked.row
+    name = state.key_names[key]
+    return Scored(
+        asked.id, name, asked.row, label, asked.prediction, loss, log_loss, delay, experts
+    )
+
+
+def fit_outputs(members: NDArray[np.float64], outputs: int) -> NDArray[np.float64]:
+    """Predictions made when there was room for fewer classes, padded with zeros."""
+    return np.pad(members, ((0, 0), (0, outputs - members.shape[1])))
+
+
+def learn(state: State, asked: Asked, target: float) -> None:
+    """One online step for every expert that learns, one rehearsal step for the replay experts."""
+    key = asked.key
+    standardised = target
+    if state.task == REGRESSION:
+        update_target_moments(state, key, target)
+        centre, scale = units(state, key)
+        standardised = (target - centre) / scale
+    y = np.array([standardised], np.float32)
+    rows = inputs(state, key, asked.raw[None])
+    state.bank.learn(key, rows, y, state.n_classes, rehearse=False)
+    if asked.row >= state.segment_start[key]:
+        state.segment_rows.add(key, asked.row, asked.raw, target)
+        state.segment_labels[key] += 1
+    if state.config.replay and state.segment_rows.inside[key] >= REHEARSAL:
+        raw, targets = state.segment_rows.sample(key, REHEARSAL, state.rng)
+        rows, y = inputs(state, key, raw), standard_targets(state, key, targets)
+        state.bank.learn(key, rows, y, state.n_classes, rehearse=True)
+
+
+def update_target_moments(state: State, key: int, value: float) -> None:
+    """Running mean and variance of the target of one key."""
+    moments = state.y_moments[key]
+    moments[0] += 1.0
+    weight = max(1.0 / moments[0], MOMENT_FLOOR)
+    gap = value - moments[1]
+    moments[1] += weight * gap
+    moments[2] = (1.0 - weight) * (moments[2] + weight * gap * gap)
+
+
+def standard_targets(
+    state: State, key: int, targets: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Targets as the networks see them: class indices, or standardised values."""
+    centre, scale = units(state, key)
+    return ((targets - centre) / scale).astype(np.float32)
+
+
+def remember(state: State, key: int, target: float) -> None:
+    """Discounted counts of labels and of what follows what."""
+    if state.task == REGRESSION:
+        return
+    state.prior[key] *= COUNT_DISCOUNT
+    state.prior[key, int(target)] += 1.0
+    last = state.lags[key, 0]
+    if last == last:
+        state.transitions[key, int(last)] *= COUNT_DISCOUNT
+        state.transitions[key, int(last), int(target)] += 1.0
+
+
+# -- drift, tasks, adaptation ----------------------------------------------------------------
+
+
+def watch(state: State, asked: Asked, scored: Scored) -> Alarm | None:
+    """Show the loss to the detectors, unless the question is older than the segment."""
+    if state.config.on_drift == "ignore" or asked.row < state.segment_start[asked.key]:
+        return None
+    return state.segmenters[asked.key].update(asked.row, scored.loss)
+
+
+def open_segment(state: State, key: int, alarm: Alarm, outputs: list[Output]) -> None:
+    """A new segment: cut the rows, and make room for challengers (or reset everything)."""
+    onset = max(alarm.onset, int(state.segment_start[key]))
+    state.segment[key] = alarm.segment
+    state.segment_start[key] = onset
+    state.segment_rows.cut(key, onset)
+    state.segment_labels[key] = state.segment_rows.inside[key]
+    state.hosts[key] = -1
+    name = state.key_names[key]
+    outputs.append(
+        DriftDetected(name, alarm.row, onset, alarm.segment, alarm.detector, alarm.signal)
+    )
+    if state.config.on_drift == "reset":
+        state.bank.start(key, state.initial, state.rows)
+        state.log_weights[key] = 0.0
+        state.variances[key] = mixture.VARIANCE_AT_BIRTH
+        state.ages[key] = 0
+
+
+def close_task(state: State, asked: Asked, outputs: list[Output]) -> None:
+    """Enough rows of one segment have come: they become a task for replay."""
+    length = state.config.support + state.config.query
+    rows, key = state.segment_rows, asked.key
+    if rows.open[key] < length:
+        return
+    rows.open[key] = 0
+    raw, y = rows.newest(key, length)
+    if len(raw) < length:
+        return
+    state.memory.add(key, raw, y, state.rng)
+    segment = int(state.segment[key])
+    outputs.append(TaskClosed(state.key_names[key], asked.row, segment, length))
+
+
+def grow_challengers(
+    state: State, key: int, row: int, meta: MetaParameters, outputs: list[Output]
+) -> None:
+    """Adapt from the meta-parameters whenever the young segment's support has grown enough."""
+    inside = int(state.segment_labels[key])
+    fresh = state.hosts[key, 0] < 0
+    if len(state.bank.challengers) < 2 or inside == 0 or inside > GROWTH[-1]:
+        return
+    if not fresh and inside not in GROWTH:
+        return
+    if fresh:
+        hire(state, key)
+    raw, targets = state.segment_rows.newest(key, GROWTH[-1])
+    x, y = inputs(state, key, raw), standard_targets(state, key, targets)
+    n_classes = state.n_classes
+    start = None
+    if state.config.challenger_init == "random":
+        start = state.net.init(state.rng)
+    theta, info = meta.matching(state.net, n_classes).adapt(x, y, n_classes, start)
+    if not np.isfinite(theta).all():
+        return
+    first, second = (int(slot) for slot in state.hosts[key])
+    last = inside == GROWTH[-1]
+    bank = state.bank
+    bank.place(key, first, theta, x, y, n_classes, learns=last)
+    if inside <= SETTLED or not bank.learns[key, second]:
+        bank.place(key, second, theta, x, y, n_classes, learns=inside >= SETTLED)
+    outputs.append(
+        Adapted(
+            state.key_names[key], row, int(state.segment[key]), bank.names[first],
+            "drift" if fresh else "growth", len(x),
+            float(info.loss_before[0]), float(info.loss_after[0]),
+        )  # fmt: skip
+    )
+
+
+def hire(state: State, key: int) -> None:
+    """Free the two least useful challenger slots; newcomers start with an even share."""
+    slots = np.array(state.bank.challengers)
+    standing = np.where(state.bank.live[key, slots], state.log_weights[key, slots], -np.inf)
+    chosen = np.sort(slots[np.argsort(standing, kind="stable")[:2]])
+    state.hosts[key] = chosen
+    live = state.live(key)
+    live[chosen] = False
+    now = mixture.weights(state.log_weights[key], live)
+    state.log_weights[key] = np.log(np.maximum(now, 1e-12))
+    state.log_weights[key, chosen] = math.log(1.0 / (live.sum() + 2))
+    state.variances[key, chosen] = mixture.VARIANCE_AT_BIRTH
+    state.ages[key, chosen] = 0
+    state.bank.births[key, chosen] = state.rows

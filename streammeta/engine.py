@@ -1,0 +1,206 @@
+"""``Engine``: the core with its state and meta-parameters in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streammeta import core, mixture
+from streammeta.config import ModelConfig
+from streammeta.errors import ConfigError
+from streammeta.events import Event, Label, MetaUpdated, Output, Value
+from streammeta.meta.initial import read_initial
+from streammeta.meta.parameters import MetaParameters
+from streammeta.snapshot import Snapshot
+from streammeta.state import State
+
+#: Layout of a snapshot; raised when an older one can no longer be read as it is.
+SCHEMA = 1
+#: Outer steps start when this many tasks have been closed.
+FIRST_TASKS = 2
+
+
+class Statistics(NamedTuple):
+    """A look inside, for metrics, progress and dashboards.
+
+    ``weights``: mixture weight of each family of experts, of the key that was seen first.
+    ``inner_lr``: least, mean and greatest inner rate.
+    """
+
+    rows: int
+    pending: int
+    keys: int
+    segments: int
+    tasks: int
+    meta_updates: int
+    weights: dict[str, float]
+    inner_lr: tuple[float, float, float]
+    device: str
+
+
+class Engine:
+    """Predicts every event before its label, notices drift, adapts, and learns to adapt.
+
+    ``predict`` and ``learn`` serve one event; ``observe`` takes any number of events, in chunks
+    of ``config.chunk``; ``replay`` takes the outer steps that are due. Replay after every
+    ``observe`` of at most a chunk gives the same states however the stream was cut.
+
+    Raises:
+        ConfigError: ``config.task`` is still ``auto``, or the device cannot be used.
+
+    >>> engine = Engine(ModelConfig(task="classification"))
+    >>> for i in range(40):
+    ...     outputs = engine.learn({"x": float(i % 2)}, "odd" if i % 2 else "even")
+    >>> engine.predict({"x": 1.0})
+    'odd'
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        if config.task == "auto":
+            raise ConfigError("model.task is 'auto'; expected classification or regression here")
+        self.config = config
+        self.state = State.fresh(config)
+        self.meta: MetaParameters | None = None
+
+    def predict(self, x: Mapping[str, Value], *, key: str = "") -> Label | None:
+        """The prediction for ``x``; changes nothing. ``None`` before the first label."""
+        if not self.state.allocated or key not in self.state.keys:
+            return None
+        index = self.state.keys[key]
+        features = self.state.columns.row(x, grow=False)
+        raw = core.with_lags(self.state, index, features)
+        _, mixed, centre, scale = core.predict(self.state, index, raw[None])
+        return core.decide(self.state, mixed[0], centre, scale)
+
+    def learn(self, x: Mapping[str, Value], y: Label, *, key: str = "") -> list[Output]:
+        """Answer ``x``, then learn its label, then take the outer steps that are due."""
+        event = Event(f"learn:{self.state.rows}", x, y, key)
+        return self.observe([event]) + self.replay()
+
+    def observe(self, events: Sequence[Event]) -> list[Output]:
+        """Answer questions and learn labels in order; faulty events become ``Rejected``."""
+        outputs: list[Output] = []
+        size = self.config.chunk
+        for start in range(0, len(events), size):
+            self.state, made = core.step(self.state, events[start : start + size], self.meta)
+            if self.meta is None and self.state.allocated:
+                self.meta = self._first_meta()
+            outputs += made
+        return outputs
+
+    def replay(self) -> list[Output]:
+        """Take the outer steps that are due by the number of labels learned."""
+        state, c = self.state, self.config
+        if not c.replay or self.meta is None or state.memory.seen < FIRST_TASKS:
+            return []
+        if core.frozen(state):
+            return []
+        outputs: list[Output] = []
+        while state.outer_steps < state.labels // c.meta_every:
+            state.outer_steps += 1
+            if state.outer_steps < state.labels // c.meta_every - 1:
+                continue  # steps that fell due before there was a task to learn from
+            outputs.append(self._outer_step())
+        return outputs
+
+    def _outer_step(self) -> MetaUpdated:
+        state, c = self.state, self.config
+        assert self.meta is not None
+        tasks = state.memory.draw(c.tasks_per_update, state.rng)
+        support = state.rng.integers(1, c.support + 1, len(tasks.key))
+        x = np.empty(tasks.raw.shape, np.float32)
+        y = np.empty(tasks.y.shape, np.float32)
+        for i, key in enumerate(tasks.key):
+            x[i] = core.inputs(state, int(key), tasks.raw[i])
+            y[i] = core.standard_targets(state, int(key), tasks.y[i])
+        s = c.support
+        # the newest rows before the query are the support: what precedes them is padding
+        mask = (np.arange(s) >= s - support[:, None]).astype(np.float32)
+        parts = [x[:, :s], y[:, :s], mask, x[:, s:], y[:, s:], np.ones_like(y[:, s:])]
+        meta = self.meta.matching(state.net, state.n_classes)
+        self.meta, info = meta.update([np.ascontiguousarray(p) for p in parts], state.n_classes)
+        n = len(tasks.key)
+        return MetaUpdated(
+            state.rows, self.meta.updates, n - info.skipped, info.loss, info.gradient_norm,
+            info.skipped,
+        )  # fmt: skip
+
+    def _first_meta(self) -> MetaParameters:
+        task = "regression" if self.config.task == "regression" else "classification"
+        meta = MetaParameters.fresh(self.config, self.state.net, task)
+        if self.config.init is None:
+            return meta
+        return read_initial(self.config.init, meta)
+
+    def statistics(self) -> Statistics:
+        """A look inside; cheap enough to take once a second."""
+        state = self.state
+        weights: dict[str, float] = {}
+        if state.keys:
+            shares = mixture.weights(state.log_weights[0], state.live(0))
+            for name, share in zip(state.member_names, shares.tolist(), strict=True):
+                family = name.partition("@")[0].partition("-")[0]
+                weights[family] = weights.get(family, 0.0) + share
+        rates = self.meta.rates() if self.meta else (self.config.inner_lr,) * 3
+        return Statistics(
+            rows=state.rows,
+            pending=len(state.pending),
+            keys=len(state.keys),
+            segments=sum(s.segment + 1 for s in state.segmenters),
+            tasks=len(state.memory) if state.allocated else 0,
+            meta_updates=self.meta.updates if self.meta else 0,
+            weights=weights,
+            inner_lr=rates,
+            device=str(self.meta.device) if self.meta else self.config.device,
+        )
+
+    def snapshot(self) -> Snapshot:
+        """Everything needed to go on elsewhere, bit by bit on the CPU."""
+        tensors, info, blobs = self.state.to_parts()
+        info = {"schema": SCHEMA, **info}
+        if self.meta is not None:
+            tensors = {**tensors, **{f"meta/{n}": a for n, a in self.meta.tensors().items()}}
+            info["meta"] = {"n_classes": self.meta.n_classes, "updates": self.meta.updates}
+        return Snapshot({n: np.array(a) for n, a in tensors.items()}, info, blobs)
+
+    @classmethod
+    def restore(cls, config: ModelConfig, snapshot: Snapshot) -> Engine:
+        """The engine that ``snapshot`` described.
+
+        Raises:
+            ConfigError: the snapshot's schema, or its shapes, do not fit ``config``.
+        """
+        found = snapshot.info.get("schema")
+        if found != SCHEMA:
+            raise ConfigError(f"snapshot has schema {found}, this version reads {SCHEMA}")
+        engine = cls(config)
+        info: dict[str, Any] = snapshot.info
+        engine.state = State.from_parts(config, snapshot.tensors, info, snapshot.blobs)
+        _check_shapes(engine.state, snapshot.tensors)
+        if "meta" in info:
+            parts = {n.partition("/")[2]: a for n, a in snapshot.tensors.items() if "meta/" in n}
+            meta = MetaParameters.fresh(
+                config,
+                engine.state.net,
+                "regression" if config.task == "regression" else "classification",
+            )
+            learner_net = meta.matching(engine.state.net, 0)
+            engine.meta = learner_net.with_tensors(
+                parts, info["meta"]["n_classes"], info["meta"]["updates"]
+            )
+        return engine
+
+
+def _check_shapes(state: State, tensors: dict[str, NDArray[Any]]) -> None:
+    if not state.allocated:
+        return
+    found, expected = tensors["bank/theta"].shape[1:], state.bank.theta.shape[1:]
+    wanted = (len(state.bank.rates), state.net.n_params)
+    if found != wanted or expected != wanted:
+        raise ConfigError(
+            f"the snapshot holds {found[0]} networks of {found[1]} parameters, this configuration "
+            f"makes {wanted[0]} of {wanted[1]}; resume with the model it was made with, or --fresh"
+        )

@@ -1,0 +1,144 @@
+"""A bank of small networks per key: online at several rates, with replay, and challengers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streammeta.experts import kernels
+from streammeta.meta.net import Net, seed_class, widen
+
+#: Step sizes of the experts that also rehearse rows of the current segment.
+REPLAY_RATES = (3e-3,)
+#: Step sizes with which challengers go on learning once they are on their own.
+CHALLENGER_RATES = (3e-3, 1e-2)
+#: A primed second moment is trusted as if it came from this many steps.
+PRIMED_STEPS = 5_000
+
+
+class Bank:
+    """Stacked networks: parameters ``(K, E, P)``, one row of ``E`` experts for each key.
+
+    Experts come in the order online, replay, challengers. ``live (K, E)``: takes part;
+    ``learns (K, E)``: takes online steps; ``births (K, E)``: the row it was born at.
+    """
+
+    FIELDS = ("theta", "second", "steps", "live", "learns", "births")
+
+    def __init__(
+        self, net: Net, task: int, rates: tuple[float, ...], replay: bool, challengers: int
+    ) -> None:
+        self.net = net
+        self.task = task
+        self.sizes = np.array(net.sizes, np.int64)
+        replay_rates = REPLAY_RATES if replay else ()
+        late = [CHALLENGER_RATES[i % len(CHALLENGER_RATES)] for i in range(challengers)]
+        self.rates = np.array([*rates, *replay_rates, *late], np.float32)
+        self.online = slice(0, len(rates))
+        self.rehearsing = slice(len(rates), len(rates) + len(replay_rates))
+        self.challengers = range(len(rates) + len(replay_rates), len(self.rates))
+        self.names = [f"mlp@{r:g}" for r in rates]
+        self.names += [f"replay@{r:g}" for r in replay_rates]
+        self.names += [f"challenger-{i + 1}" for i in range(challengers)]
+        self._allocate(0)
+
+    def _allocate(self, keys: int) -> None:
+        shape = (keys, len(self.rates))
+        self.theta = np.zeros((*shape, self.net.n_params), np.float32)
+        self.second = np.zeros_like(self.theta)
+        self.steps = np.zeros(shape, np.int64)
+        self.live = np.zeros(shape, np.bool_)
+        self.learns = np.zeros(shape, np.bool_)
+        self.births = np.zeros(shape, np.int64)
+
+    def grow_keys(self, keys: int) -> None:
+        """Room for ``keys`` keys; what is there stays."""
+        for field in self.FIELDS:
+            old = getattr(self, field)
+            new = np.zeros((keys, *old.shape[1:]), old.dtype)
+            new[: len(old)] = old
+            setattr(self, field, new)
+
+    def start(self, key: int, theta: NDArray[np.float32], row: int) -> None:
+        """(Re)start every expert of ``key`` but the challengers from ``theta (E, P)``."""
+        n = self.rehearsing.stop
+        self.theta[key, :n] = theta[:n]
+        self.second[key] = 0.0
+        self.steps[key] = 0
+        self.live[key] = False
+        self.live[key, :n] = True
+        self.learns[key] = self.live[key]
+        self.births[key] = row
+
+    def predict(
+        self, key: int, rows: NDArray[np.float32], n_classes: int
+    ) -> NDArray[np.float32]:
+        """Outputs ``(n, E, O)`` for network inputs ``rows (n, D)``."""
+        out = np.zeros((len(rows), len(self.rates), self.net.sizes[-1]), np.float32)
+        kernels.predict_bank(
+            self.theta[key], self.live[key], self.sizes, rows, n_classes, self.task, out
+        )
+        return out
+
+    def learn(
+        self,
+        key: int,
+        rows: NDArray[np.float32],
+        targets: NDArray[np.float32],
+        n_classes: int,
+        *,
+        rehearse: bool,
+    ) -> None:
+        """One step on the mean gradient of ``rows (n, D)``, ``targets (n,)``.
+
+        ``rehearse`` moves the replay experts, otherwise all the others that learn.
+        """
+        chosen = self.learns[key].copy()
+        if rehearse:
+            chosen[: self.rehearsing.start] = False
+            chosen[self.rehearsing.stop :] = False
+        else:
+            chosen[self.rehearsing] = False
+        kernels.learn_rows(
+            self.theta[key], self.second[key], self.steps[key], self.rates, chosen,
+            self.sizes, rows, targets, n_classes, self.task,
+        )
+
+    def place(
+        self,
+        key: int,
+        expert: int,
+        theta: NDArray[np.float32],
+        rows: NDArray[np.float32],
+        targets: NDArray[np.float32],
+        n_classes: int,
+        *,
+        learns: bool,
+    ) -> None:
+        """Put ``theta (P,)`` in a slot; if it ``learns`` on, ``rows`` prime its step sizes."""
+        self.theta[key, expert] = theta
+        self.live[key, expert] = True
+        self.learns[key, expert] = learns
+        if learns:
+            kernels.prime_second(
+                self.theta[key, expert], self.second[key, expert], self.sizes,
+                rows, targets, n_classes, self.task,
+            )
+            self.steps[key, expert] = PRIMED_STEPS
+
+    def widen_outputs(self, net: Net) -> None:
+        """Move every network to ``net``, which differs in having more outputs."""
+        for field in ("theta", "second"):
+            setattr(self, field, widen(getattr(self, field), self.net, net))
+        self.net = net
+        self.sizes = np.array(net.sizes, np.int64)
+
+    def seed_class(self, index: int) -> None:
+        """Class ``index`` starts from the mean of the classes before it, in every network."""
+        seed_class(self.theta, self.net, index)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Name to array, for a snapshot."""
+        return {field: getattr(self, field) for field in self.FIELDS}

@@ -1,0 +1,184 @@
+"""Baselines that every table shows: what no learning at all is worth.
+
+``Baseline`` is the loop they share with any learner that answers one question at a time: it
+keeps the chunk rule (all questions of a chunk are answered before any label of it is learned),
+joins late labels by id, and scores each prediction as it was when the question was asked.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from streammeta.events import Event, Label, Output, Predicted, Rejected, Scored, Value
+
+FLOOR = 1e-15  # probabilities are clipped here before the logarithm, as River's LogLoss does
+
+Answer = tuple[Label | None, dict[Label, float] | None]
+
+
+class Baseline(ABC):
+    """A model made of ``answer`` and ``learn``; ``task`` and ``chunk`` as in ``ModelConfig``."""
+
+    def __init__(self, task: str, chunk: int = 1) -> None:
+        self.task = task
+        self.chunk = chunk
+        self._row = 0
+        self._clock = 0  # events seen
+        self._pending: dict[str, tuple[Mapping[str, Value], Predicted, int]] = {}
+
+    @abstractmethod
+    def answer(self, x: Mapping[str, Value]) -> Answer:
+        """The prediction for ``x`` and, in classification, the probability of each class."""
+
+    @abstractmethod
+    def learn(self, x: Mapping[str, Value], y: Label) -> None:
+        """Take the label ``y`` of ``x``."""
+
+    def observe(self, events: Sequence[Event]) -> list[Output]:
+        """Answer the questions of each chunk, then learn its labels."""
+        outputs: list[Output] = []
+        for start in range(0, len(events), self.chunk):
+            chunk = events[start : start + self.chunk]
+            usable = [event for event in chunk if self._usable(event, outputs)]
+            for event in usable:
+                self._ask(event, outputs)
+            for event in usable:
+                if event.y is not None:
+                    self._settle(event, event.y, outputs)
+        return outputs
+
+    def replay(self) -> list[Output]:
+        """Nothing to replay."""
+        return []
+
+    def _usable(self, event: Event, outputs: list[Output]) -> bool:
+        self._clock += 1
+        reason, detail = event.error or ("", "")
+        if not reason and self.task == "regression" and event.y is not None:
+            if isinstance(event.y, str):
+                reason, detail = "wrong_type", f"label {event.y!r} is not a number"
+            elif not math.isfinite(event.y):
+                reason, detail = "not_finite", f"label {event.y!r} is not finite"
+        if not reason and event.x is not None and event.id in self._pending:
+            reason, detail = "duplicate_id", f"question {event.id!r} is still waiting for its label"
+        if reason:
+            outputs.append(Rejected(event.id, "decode", reason, detail))
+        return not reason
+
+    def _ask(self, event: Event, outputs: list[Output]) -> None:
+        if event.x is None:
+            return
+        prediction, probabilities = self.answer(event.x)
+        told = Predicted(event.id, event.key, self._row, event.ts, prediction, probabilities)
+        self._row += 1
+        self._pending[event.id] = (event.x, told, self._clock)
+        outputs.append(told)
+
+    def _settle(self, event: Event, truth: Label, outputs: list[Output]) -> None:
+        found = self._pending.pop(event.id, None)
+        if found is None:
+            text = f"a label for {event.id!r}, which was never asked"
+            outputs.append(Rejected(event.id, "join", "unmatched", text))
+            return
+        x, told, asked = found
+        delay = 0 if event.x is not None else self._clock - asked
+        loss, log_loss = losses(self.task, truth, told.prediction, told.probabilities)
+        outputs.append(
+            Scored(event.id, event.key, told.row, truth, told.prediction, loss, log_loss, delay)
+        )
+        self.learn(x, truth)
+
+
+def losses(
+    task: str,
+    truth: Label,
+    prediction: Label | None,
+    probabilities: Mapping[Label, float] | None,
+) -> tuple[float, float]:
+    """(0/1 error, -ln p(truth)) in classification; (absolute, squared error) in regression.
+
+    A prediction of ``None`` counts as 0.0 in regression and as an error in classification.
+
+    >>> losses("regression", 3.0, 1.0, None)
+    (2.0, 4.0)
+    """
+    if task == "regression":
+        error = float(truth) - float(prediction if prediction is not None else 0.0)
+        return abs(error), error * error
+    p = probabilities.get(truth, 0.0) if probabilities else 0.0
+    return float(prediction != truth), -math.log(max(p, FLOOR))
+
+
+class NoChange(Baseline):
+    """Repeats the last label that has arrived; a class's probability follows its transitions.
+
+    p(class | last) = (1 + transitions) / (classes + all transitions from last), Laplace's rule.
+
+    >>> model = NoChange()
+    >>> rows = [Event(str(i), {}, y) for i, y in enumerate("aab")]
+    >>> [o.prediction for o in model.observe(rows) if isinstance(o, Predicted)]
+    [None, 'a', 'a']
+    """
+
+    def __init__(self, chunk: int = 1) -> None:
+        super().__init__("classification", chunk)
+        self._last: Label | None = None
+        self._classes: dict[Label, None] = {}
+        self._follows: Counter[tuple[Label, Label]] = Counter()
+        self._left: Counter[Label] = Counter()
+
+    def answer(self, x: Mapping[str, Value]) -> Answer:
+        last = self._last
+        if last is None:
+            return None, None
+        total = len(self._classes) + self._left[last]
+        return last, {c: (1 + self._follows[last, c]) / total for c in self._classes}
+
+    def learn(self, x: Mapping[str, Value], y: Label) -> None:
+        if self._last is not None:
+            self._follows[self._last, y] += 1
+            self._left[self._last] += 1
+        self._classes[y] = None
+        self._last = y
+
+
+class LastValue(Baseline):
+    """Repeats the last value that has arrived (regression)."""
+
+    def __init__(self, chunk: int = 1) -> None:
+        super().__init__("regression", chunk)
+        self._last: Label | None = None
+
+    def answer(self, x: Mapping[str, Value]) -> Answer:
+        return self._last, None
+
+    def learn(self, x: Mapping[str, Value], y: Label) -> None:
+        self._last = y
+
+
+class Majority(Baseline):
+    """The most frequent label so far (classification) or the mean of the labels (regression)."""
+
+    def __init__(self, task: str, chunk: int = 1) -> None:
+        super().__init__(task, chunk)
+        self._counts: Counter[Label] = Counter()
+        self._n = 0
+        self._mean = 0.0
+
+    def answer(self, x: Mapping[str, Value]) -> Answer:
+        if not self._n:
+            return None, None
+        if self.task == "regression":
+            return self._mean, None
+        top = max(self._counts, key=self._counts.__getitem__)
+        return top, {c: n / self._n for c, n in self._counts.items()}
+
+    def learn(self, x: Mapping[str, Value], y: Label) -> None:
+        self._n += 1
+        if self.task == "regression":
+            self._mean += (float(y) - self._mean) / self._n
+        else:
+            self._counts[y] += 1

@@ -1,0 +1,252 @@
+"""Compiled hot path of the expert bank: one event through many small networks.
+
+Every network is a flat parameter vector; layer ``l`` is a weight matrix ``(in, out)``, row-major,
+and then a bias ``(out,)``. Hidden units are ReLU. The same arithmetic stands in
+``streammeta.meta.net`` and ``streammeta.meta.rule`` on tensors; a test holds both to 1e-5.
+
+All arrays are float32 and C-contiguous unless said otherwise; kernels write in place.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+#: Decay of the second moment of the gradient (RMSprop with bias correction, Kingma & Ba 2015
+#: without the first moment).
+DECAY = np.float32(0.999)
+EPS = np.float32(1e-6)
+#: Standardised residual beyond which the regression loss is linear (Huber 1964).
+HUBER = np.float32(2.0)
+
+CLASSIFICATION, REGRESSION = 0, 1
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def forward(theta, sizes, acts):
+    """Fill ``acts`` (inputs, hidden units and outputs, end to end) from its first ``sizes[0]``."""
+    offset = 0
+    start = 0
+    last = sizes.shape[0] - 2
+    for layer in range(last + 1):
+        n_in, n_out = sizes[layer], sizes[layer + 1]
+        out = acts[start + n_in : start + n_in + n_out]
+        bias = offset + n_in * n_out
+        for j in range(n_out):
+            out[j] = theta[bias + j]
+        for i in range(n_in):
+            a = acts[start + i]
+            if a != 0.0:  # half of the hidden units and most encoded columns are zero
+                row = theta[offset + i * n_out : offset + (i + 1) * n_out]
+                for j in range(n_out):
+                    out[j] += a * row[j]
+        if layer < last:
+            for j in range(n_out):
+                out[j] = max(out[j], np.float32(0.0))
+        offset = bias + n_out
+        start += n_in
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def backward(theta, sizes, acts, deltas, grad):
+    """Add the gradient to ``grad``; the last ``sizes[-1]`` of ``deltas`` hold dloss/dlogits."""
+    layers = sizes.shape[0] - 1
+    offset = theta.shape[0]
+    end = acts.shape[0]
+    for back in range(layers):
+        layer = layers - 1 - back
+        n_in, n_out = sizes[layer], sizes[layer + 1]
+        start = end - n_out - n_in
+        bias = offset - n_out
+        offset = bias - n_in * n_out
+        delta = deltas[end - n_out : end]
+        for j in range(n_out):
+            grad[bias + j] += delta[j]
+        for i in range(n_in):
+            a = acts[start + i]
+            if a != 0.0:
+                row = grad[offset + i * n_out : offset + (i + 1) * n_out]
+                for j in range(n_out):
+                    row[j] += a * delta[j]
+        if layer > 0:
+            for i in range(n_in):
+                total = np.float32(0.0)
+                if acts[start + i] > 0.0:
+                    row = theta[offset + i * n_out : offset + (i + 1) * n_out]
+                    for j in range(n_out):
+                        total += row[j] * delta[j]
+                deltas[start + i] = total
+        end -= n_out
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def output_delta(logits, delta, target, n_classes, task):
+    """Write dloss/dlogits of one row into ``delta``; cross-entropy or Huber."""
+    if task == REGRESSION:
+        delta[:] = 0.0
+        delta[0] = min(max(logits[0] - target, -HUBER), HUBER)
+        return
+    top = logits[0]
+    for j in range(1, n_classes):
+        top = max(top, logits[j])
+    total = np.float32(0.0)
+    for j in range(n_classes):
+        delta[j] = np.exp(logits[j] - top)
+        total += delta[j]
+    for j in range(n_classes):
+        delta[j] /= total
+    for j in range(n_classes, delta.shape[0]):
+        delta[j] = 0.0
+    delta[int(target)] -= np.float32(1.0)
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def normalised_step(theta, second, grad, rate, correction):
+    """``second`` <- decayed mean of grad^2; ``theta`` -= rate * grad / sqrt(second / correction).
+
+    A coordinate with a zero gradient keeps its moment (the sparse form), so an absent column
+    costs its weights nothing when it comes back.
+    """
+    scale = np.float32(1.0) / correction
+    one = np.float32(1.0)
+    for k in range(theta.shape[0]):
+        g = grad[k]
+        s = second[k]
+        s_new = DECAY * s + (one - DECAY) * g * g
+        s = s_new if g != 0.0 else s
+        second[k] = s
+        theta[k] -= rate * g / (np.sqrt(s * scale) + EPS)
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def predict_bank(theta, live, sizes, rows, n_classes, task, out):
+    """Outputs of every live expert: ``theta (E, P)``, ``rows (n, D)`` -> ``out (n, E, O)``.
+
+    Classification gives probabilities over the first ``n_classes``; regression standardised
+    means in column 0. Rows of experts that are not live are left as they are.
+    """
+    width = 0
+    for size in sizes:
+        width += size
+    acts = np.empty(width, np.float32)
+    n_out = sizes[-1]
+    for r in range(rows.shape[0]):
+        acts[: sizes[0]] = rows[r]
+        for e in range(theta.shape[0]):
+            if not live[e]:
+                continue
+            forward(theta[e], sizes, acts)
+            logits = acts[width - n_out :]
+            if task == REGRESSION:
+                out[r, e, 0] = logits[0]
+                continue
+            output_delta(logits, out[r, e], 0, n_classes, task)
+            out[r, e, 0] += np.float32(1.0)
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def learn_rows(theta, second, steps, rates, learns, sizes, rows, targets, n_classes, task):
+    """One normalised step on the mean gradient of ``rows (n, D)`` for every expert that learns.
+
+    ``theta``, ``second``: ``(E, P)``; ``steps (E,)`` int64 counts steps for the bias correction.
+    """
+    width = 0
+    for size in sizes:
+        width += size
+    acts = np.empty(width, np.float32)
+    deltas = np.empty(width, np.float32)
+    grad = np.empty(theta.shape[1], np.float32)
+    n_out = sizes[-1]
+    n = rows.shape[0]
+    for e in range(theta.shape[0]):
+        if not learns[e]:
+            continue
+        grad[:] = 0.0
+        for r in range(n):
+            acts[: sizes[0]] = rows[r]
+            forward(theta[e], sizes, acts)
+            output_delta(
+                acts[width - n_out :], deltas[width - n_out :], targets[r], n_classes, task
+            )
+            backward(theta[e], sizes, acts, deltas, grad)
+        if n > 1:
+            for k in range(grad.shape[0]):
+                grad[k] /= n
+        steps[e] += 1
+        correction = np.float32(1.0) - DECAY ** np.float32(steps[e])
+        normalised_step(theta[e], second[e], grad, rates[e], correction)
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def sgd_rows(theta, rates, sizes, rows, targets, n_classes, task):
+    """One plain gradient step on the mean of ``rows``: ``theta (E, P)``, ``rates (E,)``."""
+    width = 0
+    for size in sizes:
+        width += size
+    acts = np.empty(width, np.float32)
+    deltas = np.empty(width, np.float32)
+    grad = np.empty(theta.shape[1], np.float32)
+    n_out = sizes[-1]
+    n = rows.shape[0]
+    for e in range(theta.shape[0]):
+        grad[:] = 0.0
+        for r in range(n):
+            acts[: sizes[0]] = rows[r]
+            forward(theta[e], sizes, acts)
+            output_delta(
+                acts[width - n_out :], deltas[width - n_out :], targets[r], n_classes, task
+            )
+            backward(theta[e], sizes, acts, deltas, grad)
+        step = rates[e] / np.float32(n)
+        for k in range(grad.shape[0]):
+            theta[e, k] -= step * grad[k]
+
+
+@njit(cache=True, nogil=True)
+def standardise(raw, scaled, mean, var, clip, out):
+    """Network inputs ``out (n, D)`` float32 from raw rows ``(n, D)`` float64; NaN becomes 0."""
+    for r in range(raw.shape[0]):
+        for c in range(raw.shape[1]):
+            value = raw[r, c]
+            if np.isnan(value):
+                out[r, c] = 0.0
+            elif scaled[c] == 0.0:
+                out[r, c] = value
+            else:
+                z = (value - mean[c]) / np.sqrt(var[c] + 1e-12)
+                out[r, c] = min(max(z, -clip), clip)
+
+
+@njit(cache=True, nogil=True)
+def update_moments(row, scaled, count, mean, var, floor):
+    """Running mean and variance of each scaled column; an event weighs ``max(1/n, floor)``."""
+    for c in range(row.shape[0]):
+        value = row[c]
+        if scaled[c] == 0.0 or np.isnan(value):
+            continue
+        count[c] += 1.0
+        weight = max(1.0 / count[c], floor)
+        gap = value - mean[c]
+        mean[c] += weight * gap
+        var[c] = (1.0 - weight) * (var[c] + weight * gap * gap)
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def prime_second(theta, second, sizes, rows, targets, n_classes, task):
+    """``second (P,)`` <- mean over ``rows`` of the squared gradient of each at ``theta (P,)``."""
+    width = 0
+    for size in sizes:
+        width += size
+    acts = np.empty(width, np.float32)
+    deltas = np.empty(width, np.float32)
+    grad = np.empty(theta.shape[0], np.float32)
+    n_out = sizes[-1]
+    second[:] = 0.0
+    for r in range(rows.shape[0]):
+        acts[: sizes[0]] = rows[r]
+        grad[:] = 0.0
+        forward(theta, sizes, acts)
+        output_delta(acts[width - n_out :], deltas[width - n_out :], targets[r], n_classes, task)
+        backward(theta, sizes, acts, deltas, grad)
+        for k in range(grad.shape[0]):
+            second[k] += grad[k] * grad[k] / np.float32(rows.shape[0])

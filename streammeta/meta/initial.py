@@ -1,0 +1,53 @@
+"""Meta-parameters in a file of their own: written after a run, read by ``--init``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
+
+from streammeta.errors import ConfigError
+from streammeta.meta.parameters import MetaParameters
+
+
+def write_initial(path: str | Path, meta: MetaParameters) -> None:
+    """Save the meta-parameters and inner rates; the shape of the network goes along."""
+    tensors = {n: meta.tensors()[n] for n in ("theta", "log_rates")}
+    described = {
+        "sizes": list(meta.learner.net.sizes),
+        "task": meta.learner.task,
+        "n_classes": meta.n_classes,
+        "updates": meta.updates,
+    }
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata={"streammeta": json.dumps(described)})
+
+
+def read_initial(path: str | Path, meta: MetaParameters) -> MetaParameters:
+    """``meta`` with the parameters of the file; the outer optimiser starts afresh.
+
+    Raises:
+        ConfigError: no such file, not such a file, or made for another shape or task.
+    """
+    try:
+        with safe_open(path, framework="numpy") as image:
+            described = json.loads((image.metadata() or {})["streammeta"])
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise ConfigError(f"model.init: {path} does not exist") from None
+    except (SafetensorError, KeyError, OSError) as error:
+        raise ConfigError(f"model.init: {path} holds no meta-parameters ({error})") from None
+    net = meta.learner.net
+    if tuple(described["sizes"]) != net.sizes or described["task"] != meta.learner.task:
+        raise ConfigError(
+            f"model.init: {path} was made for {described['task']} with layers "
+            f"{described['sizes']}; this stream needs {meta.learner.task} with {list(net.sizes)}"
+        )
+    current = meta.tensors()
+    if tensors["log_rates"].shape != current["log_rates"].shape:
+        spread = np.broadcast_to(tensors["log_rates"].mean(), current["log_rates"].shape)
+        tensors["log_rates"] = spread.astype(np.float32)
+    return meta.with_tensors({**current, **tensors}, described["n_classes"], 0)

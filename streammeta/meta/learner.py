@@ -1,0 +1,95 @@
+"""What a meta-learner is: what it carries (State), what it reports (Info), what it can do."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from streammeta.meta.net import Net, Task
+
+
+class Batch(NamedTuple):
+    """Tasks stacked over a leading axis; ``mask`` is 0 where a row is padding.
+
+    Shapes: ``support_x (B, S, D)``, ``support_y (B, S)``, ``support_mask (B, S)`` and the same
+    with ``Q`` rows for the query, which comes later in time than the support.
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    support_mask: Tensor
+    query_x: Tensor
+    query_y: Tensor
+    query_mask: Tensor
+
+
+class State(NamedTuple):
+    """What is carried: meta-parameters, inner rates, and the outer optimiser's moments.
+
+    ``theta (P,)``; ``log_rates (1,)`` or ``(P,)``, natural logarithms; ``first`` and ``second``
+    ``(P + R,)`` moments of Adam over both end to end; ``count ()`` outer steps taken.
+    """
+
+    theta: Tensor
+    log_rates: Tensor
+    first: Tensor
+    second: Tensor
+    count: Tensor
+
+
+class AdaptInfo(NamedTuple):
+    """Mean support loss of each task ``(B,)`` before and after the inner steps."""
+
+    loss_before: Tensor
+    loss_after: Tensor
+
+
+class MetaInfo(NamedTuple):
+    """One outer step: mean query loss of the tasks that counted, the gradient's norm before
+    clipping, and how many tasks were skipped because their loss was not finite."""
+
+    loss: float
+    gradient_norm: float
+    skipped: int
+
+
+class MetaLearner(Protocol):
+    """A meta-learner: pure functions over a ``State`` of tensors."""
+
+    net: Net
+    task: Task
+
+    def init(self, theta: Tensor) -> State:
+        """A fresh state around the initial parameters ``theta (P,)``."""
+
+    def predict(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Outputs ``(..., n, O)`` of fast weights ``theta (..., P)`` on ``x (..., n, D)``."""
+
+    def adapt(
+        self, state: State, x: Tensor, y: Tensor, mask: Tensor, n_classes: int
+    ) -> tuple[Tensor, AdaptInfo]:
+        """Fast weights ``(B, P)`` for supports ``x (B, S, D)``; the state is left untouched."""
+
+    def meta_update(self, state: State, batch: Batch, n_classes: int) -> tuple[State, MetaInfo]:
+        """One outer step on a batch of tasks."""
+
+
+def adam(
+    state: State, gradient: Tensor, lr: float, betas: tuple[float, float] = (0.9, 0.999)
+) -> tuple[State, Tensor]:
+    """Moments after one more gradient and the step to subtract (Kingma & Ba 2015, alg. 1)."""
+    count = state.count + 1
+    first = betas[0] * state.first + (1.0 - betas[0]) * gradient
+    second = betas[1] * state.second + (1.0 - betas[1]) * gradient**2
+    first_hat = first / (1.0 - betas[0] ** count)
+    second_hat = second / (1.0 - betas[1] ** count)
+    move = lr * first_hat / (second_hat.sqrt() + 1e-8)
+    return state._replace(first=first, second=second, count=count), move
+
+
+def clip_by_norm(gradient: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """The gradient scaled down to Euclidean norm ``limit`` where it is longer, and its norm."""
+    norm = torch.linalg.vector_norm(gradient)
+    return gradient * (limit / norm.clamp(min=limit)), norm

@@ -1,0 +1,227 @@
+"""A multilayer perceptron on flat parameter vectors with any leading batch axes.
+
+``theta (..., P)`` holds, layer after layer, the weight matrix ``(in, out)`` row-major and the
+bias ``(out,)``. Leading axes stand for keys, experts or tasks: many networks in one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Task = Literal["classification", "regression"]
+
+#: Standardised residual beyond which the regression loss is linear (Huber 1964); the compiled
+#: kernels use the same.
+HUBER = 2.0
+
+
+class Layer(NamedTuple):
+    """Where one layer lies in the flat vector: weights ``[start, bias)``, bias ``[bias, end)``."""
+
+    start: int
+    bias: int
+    end: int
+    n_in: int
+    n_out: int
+
+
+@dataclass(frozen=True)
+class Net:
+    """The shape of a network: ``sizes`` = inputs, hidden units of each layer, outputs.
+
+    >>> net = Net((3, 40, 40, 2))
+    >>> net.n_params
+    1882
+    """
+
+    sizes: tuple[int, ...]
+
+    @property
+    def n_params(self) -> int:
+        """Length ``P`` of the flat vector."""
+        return list(self.layers())[-1].end
+
+    def layers(self) -> Iterator[Layer]:
+        """The layers in order."""
+        start = 0
+        for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+            bias = start + n_in * n_out
+            yield Layer(start, bias, bias + n_out, n_in, n_out)
+            start = bias + n_out
+
+    def init(self, rng: np.random.Generator, count: int | None = None) -> NDArray[np.float32]:
+        """He-normal weights (He et al. 2015), zero biases, the last layer ten times smaller.
+
+        Returns:
+            float32 ``(P,)``, or ``(count, P)`` when ``count`` is given.
+        """
+        n = 1 if count is None else count
+        theta = np.zeros((n, self.n_params), np.float32)
+        layers = list(self.layers())
+        for layer in layers:
+            scale = np.sqrt(2.0 / layer.n_in) * (0.1 if layer is layers[-1] else 1.0)
+            size = (n, layer.n_in * layer.n_out)
+            theta[:, layer.start : layer.bias] = rng.normal(0.0, scale, size)
+        return theta[0] if count is None else theta
+
+    def apply(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Outputs ``(..., n, outputs)`` for ``theta (..., P)`` and ``x (..., n, inputs)``."""
+        h = x
+        for layer in self.layers():
+            weight, bias = _unpack(theta, layer)
+            h = h @ weight + bias.unsqueeze(-2)
+            if layer.end != self.n_params:
+                h = torch.relu(h)
+        return h
+
+
+def losses(outputs: Tensor, targets: Tensor, task: Task, n_classes: int) -> Tensor:
+    """Loss of every row: cross-entropy over the first ``n_classes`` outputs, or Huber.
+
+    Args:
+        outputs: ``(..., n, O)`` from ``Net.apply``.
+        targets: ``(..., n)`` class indices (any dtype) or standardised values.
+
+    Returns:
+        ``(..., n)``, at least 0.
+    """
+    if task == "regression":
+        residual = outputs[..., 0] - targets
+        size = residual.abs()
+        return torch.where(size <= HUBER, 0.5 * residual**2, HUBER * (size - 0.5 * HUBER))
+    logits = outputs[..., :n_classes]
+    chosen = logits.gather(-1, targets.long().unsqueeze(-1)).squeeze(-1)
+    return torch.logsumexp(logits, -1) - chosen
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the last axis of the rows where ``mask`` is 1; 0 where there are none."""
+    return (values * mask).sum(-1) / mask.sum(-1).clamp(min=1.0)
+
+
+class Pass(NamedTuple):
+    """One forward and backward pass over tasks, kept for a Hessian-vector product.
+
+    ``loss (B,)``; ``gradient (B, P)``; ``hidden[l] (B, n, in_l)`` what layer ``l`` read;
+    ``deltas[l] (B, n, out_l)`` the loss's derivative by what it gave, before its ReLU;
+    ``curvature`` of the loss in the outputs: class probabilities ``(B, n, C)``, or 1 inside and
+    0 outside Huber's square ``(B, n, 1)``; ``share (B, n, 1)`` the weight of each row.
+    """
+
+    loss: Tensor
+    gradient: Tensor
+    hidden: list[Tensor]
+    deltas: list[Tensor]
+    curvature: Tensor
+    share: Tensor
+
+
+def loss_and_gradient(
+    net: Net, theta: Tensor, x: Tensor, y: Tensor, mask: Tensor, task: Task, n_classes: int
+) -> Pass:
+    """Mean loss over the rows of each task and its gradient, without building a graph.
+
+    Shapes: ``theta (B, P)``, ``x (B, n, D)``, ``y`` and ``mask`` ``(B, n)``. Backpropagation
+    written out, so that thousands of small networks cost a few batched products.
+    """
+    hidden, h = [], x
+    layers = list(net.layers())
+    for layer in layers:
+        hidden.append(h)
+        weight, bias = _unpack(theta, layer)
+        h = torch.baddbmm(bias.unsqueeze(-2), h, weight)
+        if layer is not layers[-1]:
+            h = h.relu_()
+    share = (mask / mask.sum(-1, keepdim=True).clamp(min=1.0)).unsqueeze(-1)
+    delta = torch.zeros_like(h)
+    if task == "regression":
+        residual = h[..., :1] - y.unsqueeze(-1)
+        curvature = (residual.abs() <= HUBER).to(h.dtype)
+        delta[..., :1] = residual.clamp(-HUBER, HUBER) * share
+    else:
+        curvature = torch.softmax(h[..., :n_classes], -1)
+        delta[..., :n_classes] = curvature * share
+        delta.scatter_add_(-1, y.long().unsqueeze(-1), -share)
+    loss = masked_mean(losses(h, y, task, n_classes), mask)
+    deltas, pieces = [delta], []
+    for layer, h in zip(reversed(layers), reversed(hidden), strict=True):
+        pieces += [delta.sum(-2), (h.mT @ delta).flatten(1)]
+        if layer is not layers[0]:
+            delta = (delta @ _unpack(theta, layer)[0].mT) * (h > 0)
+            deltas.append(delta)
+    gradient = torch.cat(pieces[::-1], -1)
+    return Pass(loss, gradient, hidden, deltas[::-1], curvature, share)
+
+
+def hessian_vector(net: Net, theta: Tensor, at: Pass, vector: Tensor, task: Task) -> Tensor:
+    """Hessian of each task's loss times ``vector (B, P)``, exactly (Pearlmutter 1994).
+
+    ``at`` is the pass at ``theta``. The second derivative of a ReLU is taken as 0.
+    """
+    layers = list(net.layers())
+    r_h: Tensor | None = None  # derivative of what the layer reads, along the vector
+    r_hidden: list[Tensor | None] = []
+    r_z = vector
+    for layer, h in zip(layers, at.hidden, strict=True):
+        r_hidden.append(r_h)
+        v_weight, v_bias = _unpack(vector, layer)
+        r_z = torch.baddbmm(v_bias.unsqueeze(-2), h, v_weight)
+        if r_h is not None:
+            r_z = torch.baddbmm(r_z, r_h, _unpack(theta, layer)[0])
+        if layer is not layers[-1]:
+            r_h = r_z * (at.hidden[len(r_hidden)] > 0)
+    r_delta = torch.zeros_like(r_z)
+    width = at.curvature.shape[-1]
+    inner = at.curvature * r_z[..., :width]
+    if task == "classification":
+        inner = inner - at.curvature * inner.sum(-1, keepdim=True)
+    r_delta[..., :width] = inner * at.share
+    pieces = []
+    for i in range(len(layers) - 1, -1, -1):
+        h, r_in, delta, layer = at.hidden[i], r_hidden[i], at.deltas[i], layers[i]
+        product = h.mT @ r_delta
+        if r_in is not None:
+            product = torch.baddbmm(product, r_in.mT, delta)
+        pieces += [r_delta.sum(-2), product.flatten(1)]
+        if i > 0:
+            back = r_delta @ _unpack(theta, layer)[0].mT
+            back = torch.baddbmm(back, delta, _unpack(vector, layer)[0].mT)
+            r_delta = back * (h > 0)
+    return torch.cat(pieces[::-1], -1)
+
+
+def _unpack(flat: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
+    """Weight ``(..., in, out)`` and bias ``(..., out)`` of one layer, as views."""
+    weight = flat[..., layer.start : layer.bias].unflatten(-1, (layer.n_in, layer.n_out))
+    return weight, flat[..., layer.bias : layer.end]
+
+
+def widen(theta: NDArray[np.float32], old: Net, new: Net) -> NDArray[np.float32]:
+    """``theta (..., P)`` of ``old`` laid out for ``new``, which has more outputs (zeros)."""
+    wide = np.zeros((*theta.shape[:-1], new.n_params), theta.dtype)
+    for a, b in zip(old.layers(), new.layers(), strict=True):
+        lead = theta.shape[:-1]
+        weight = np.zeros((*lead, b.n_in, b.n_out), theta.dtype)
+        weight[..., : a.n_out] = theta[..., a.start : a.bias].reshape(*lead, a.n_in, a.n_out)
+        wide[..., b.start : b.bias] = weight.reshape(*lead, -1)
+        wide[..., b.bias : b.bias + a.n_out] = theta[..., a.bias : a.end]
+    return wide
+
+
+def seed_class(theta: NDArray[np.float32], net: Net, index: int) -> None:
+    """Output ``index`` of ``theta (..., P)`` <- the mean of the outputs before it, in place."""
+    if index == 0:
+        return
+    last = list(net.layers())[-1]
+    shape = (*theta.shape[:-1], last.n_in, last.n_out)
+    weight = theta[..., last.start : last.bias].reshape(shape)
+    weight[..., index] = weight[..., :index].mean(-1)
+    theta[..., last.start : last.bias] = weight.reshape(*theta.shape[:-1], -1)
+    theta[..., last.bias + index] = theta[..., last.bias : last.bias + index].mean(-1)

@@ -1,0 +1,134 @@
+"""The meta-parameters that a stream shares: a learner, its state, and the device it lives on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streammeta.config import ModelConfig
+from streammeta.errors import ConfigError
+from streammeta.meta.learner import AdaptInfo, Batch, MetaInfo, MetaLearner, State
+from streammeta.meta.net import Net, Task, seed_class, widen
+from streammeta.registry import load
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: ``name`` is not a device of this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"model.device is {name!r}, which cannot be used: {reason}") from None
+    return device
+
+
+@dataclass(frozen=True)
+class MetaParameters:
+    """A meta-learner with its state; every change makes a new one.
+
+    ``n_classes``: outputs that have been seeded; ``updates``: outer steps taken.
+    """
+
+    learner: MetaLearner
+    state: State
+    device: torch.device
+    n_classes: int = 0
+    updates: int = 0
+
+    @classmethod
+    def fresh(cls, config: ModelConfig, net: Net, task: Task) -> MetaParameters:
+        """Meta-parameters before any outer step, from the config's seed.
+
+        Raises:
+            UsageError: no such learner.
+            ConfigError: no such device.
+        """
+        make = load("learners", config.learner)
+        learner = make(
+            net, task, inner_lr=config.inner_lr, steps=config.inner_steps,
+            outer_lr=config.outer_lr,
+        )  # fmt: skip
+        device = pick_device(config.device)
+        theta = torch.from_numpy(net.init(np.random.default_rng(config.seed + 1)))
+        return cls(learner, learner.init(theta.to(device)), device)
+
+    def matching(self, net: Net, n_classes: int) -> MetaParameters:
+        """These parameters with room for ``net``'s outputs and every class seeded."""
+        if net == self.learner.net and n_classes <= max(self.n_classes, 1):
+            return self
+        old = self.learner.net
+        state = self.state._asdict()
+        n = old.n_params
+        per_parameter = self.state.log_rates.numel() == n
+        pieces = {"theta": state["theta"], "first": state["first"][:n], "second": state["second"][:n]}
+        if per_parameter:
+            pieces |= {"log_rates": state["log_rates"], "first_rates": state["first"][n:]}
+            pieces |= {"second_rates": state["second"][n:]}
+        wide = {k: widen(v.cpu().numpy(), old, net) for k, v in pieces.items()}
+        for index in range(max(self.n_classes, 1), n_classes):
+            seed_class(wide["theta"], net, index)
+        if per_parameter and net != old:
+            unused = widen(np.ones(n, np.float32), old, net) == 0
+            wide["log_rates"][unused] = state["log_rates"].mean().item()
+        moved = {k: torch.from_numpy(v).to(self.device) for k, v in wide.items()}
+        tail = {
+            k: moved.get(f"{k}_rates", state[k][n:]) for k in ("first", "second")
+        }  # fmt: skip
+        new = State(
+            moved["theta"], moved.get("log_rates", state["log_rates"]),
+            torch.cat([moved["first"], tail["first"]]),
+            torch.cat([moved["second"], tail["second"]]), state["count"],
+        )  # fmt: skip
+        learner = replace(self.learner, net=net)  # type: ignore[type-var]
+        return replace(self, learner=learner, state=new, n_classes=n_classes)
+
+    def adapt(
+        self, x: NDArray[np.float32], y: NDArray[np.float32], n_classes: int,
+        start: NDArray[np.float32] | None = None,
+    ) -> tuple[NDArray[np.float32], AdaptInfo]:  # fmt: skip
+        """Fast weights ``(P,)`` for one support ``x (S, D)``, ``y (S,)``.
+
+        ``start`` replaces the meta-parameters by other initial weights ``(P,)``.
+        """
+        state = self.state
+        if start is not None:
+            state = state._replace(theta=torch.from_numpy(start).to(self.device))
+        tx = torch.from_numpy(x).to(self.device)[None]
+        ty = torch.from_numpy(y).to(self.device)[None]
+        fast, info = self.learner.adapt(state, tx, ty, torch.ones_like(ty), n_classes)
+        return fast[0].cpu().numpy(), info
+
+    def update(self, parts: list[NDArray[np.float32]], n_classes: int) -> tuple[
+        MetaParameters, MetaInfo
+    ]:  # fmt: skip
+        """One outer step on the six arrays of a ``Batch``."""
+        batch = Batch(*(torch.from_numpy(part).to(self.device) for part in parts))
+        state, info = self.learner.meta_update(self.state, batch, n_classes)
+        return replace(self, state=state, updates=self.updates + 1), info
+
+    def rates(self) -> tuple[float, float, float]:
+        """Least, mean and greatest inner rate."""
+        rates = self.state.log_rates.exp()
+        return float(rates.min()), float(rates.mean()), float(rates.max())
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Name to array on the CPU, for a snapshot."""
+        return {name: part.cpu().numpy() for name, part in self.state._asdict().items()}
+
+    def with_tensors(
+        self, tensors: dict[str, NDArray[Any]], n_classes: int, updates: int
+    ) -> MetaParameters:
+        """These parameters with the state that ``tensors`` described."""
+        parts = {n: torch.from_numpy(np.array(tensors[n])).to(self.device) for n in State._fields}
+        return replace(self, state=State(**parts), n_classes=n_classes, updates=updates)

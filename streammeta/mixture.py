@@ -1,0 +1,118 @@
+"""Who is believed: fixed share over discounted log likelihoods.
+
+Weights follow Herbster & Warmuth 1998 (fixed share) with discounted losses, so that evidence
+fades; an expert that was asleep when the prediction was made is charged the mixture's own loss
+(Freund et al. 1997, specialists). Regression experts are Gaussians, each with a discounted
+variance of its own, so one that was sure and wrong loses at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from streammeta.experts.kernels import REGRESSION
+
+#: Evidence of ``n`` events ago counts DISCOUNT**n; about fifty events are remembered.
+DISCOUNT = 0.98
+#: Probability mass that is shared out evenly after every event.
+SHARE = 1e-3
+#: Part of every expert's probability that is spread over the classes before it is judged.
+SMOOTHING = 0.01
+#: Discount of an expert's own squared error, and the least variance (standardised units).
+VARIANCE_DISCOUNT = 0.95
+VARIANCE_FLOOR = 1e-5
+#: Variance a newborn expert is trusted with before it has been judged (standardised units).
+VARIANCE_AT_BIRTH = 0.3
+#: No single event counts against an expert by more than this many nats.
+WORST = -12.0
+
+
+@njit(cache=True, nogil=True)
+def blend(log_weights, live, predictions, n_classes, task, out):
+    """``out (n, O)`` <- weighted mean of ``predictions (n, M, O)`` over live members."""
+    top = -np.inf
+    for m in range(live.shape[0]):
+        if live[m]:
+            top = max(top, log_weights[m])
+    width = 1 if task == REGRESSION else n_classes
+    for r in range(predictions.shape[0]):
+        total = 0.0
+        out[r, :] = 0.0
+        for m in range(live.shape[0]):
+            if live[m]:
+                w = np.exp(log_weights[m] - top)
+                total += w
+                for j in range(width):
+                    out[r, j] += w * predictions[r, m, j]
+        for j in range(width):
+            out[r, j] /= total
+
+
+@njit(cache=True, nogil=True)
+def judge(
+    log_weights, variances, ages, live, awake, predictions, truth, n_classes, task, losses
+):
+    """Score every awake member on one label, move the weights, write ``losses (M,)``.
+
+    ``predictions (M, O)`` are those made when the question was asked. ``losses`` holds 0/1
+    errors or absolute errors in standardised units, NaN for members that were not awake.
+    """
+    members = live.shape[0]
+    scores = np.zeros(members)
+    weight_sum = 0.0
+    mixed = 0.0
+    top = -np.inf
+    for m in range(members):
+        losses[m] = np.nan
+        if live[m]:
+            top = max(top, log_weights[m])
+    for m in range(members):
+        if not (live[m] and awake[m]):
+            continue
+        if task == REGRESSION:
+            gap = truth - predictions[m, 0]
+            losses[m] = abs(gap)
+            v = variances[m]
+            scores[m] = max(-0.5 * (np.log(v) + gap * gap / v), WORST)
+            bounded = min(gap * gap, 100.0)
+            part = max(1.0 / (ages[m] + 2.0), 1.0 - VARIANCE_DISCOUNT)
+            v = (1.0 - part) * v + part * bounded
+            variances[m] = max(v, VARIANCE_FLOOR)
+        else:
+            c = int(truth)
+            best = 0
+            for j in range(1, n_classes):
+                if predictions[m, j] > predictions[m, best]:
+                    best = j
+            losses[m] = 0.0 if best == c else 1.0
+            p = predictions[m, c]
+            scores[m] = np.log((1.0 - SMOOTHING) * max(p, 0.0) + SMOOTHING / n_classes)
+        ages[m] += 1
+        w = np.exp(log_weights[m] - top)
+        weight_sum += w
+        mixed += w * np.exp(scores[m])
+    asleep = np.log(mixed / weight_sum) if weight_sum > 0.0 and mixed > 0.0 else WORST
+    count = 0
+    top = -np.inf
+    for m in range(members):
+        if live[m]:
+            gained = scores[m] if awake[m] else asleep
+            log_weights[m] = DISCOUNT * log_weights[m] + gained
+            top = max(top, log_weights[m])
+            count += 1
+    total = 0.0
+    for m in range(members):
+        if live[m]:
+            total += np.exp(log_weights[m] - top)
+    for m in range(members):
+        if live[m]:
+            w = np.exp(log_weights[m] - top) / total
+            log_weights[m] = np.log((1.0 - SHARE) * w + SHARE / count)
+
+
+def weights(log_weights: NDArray[np.float64], live: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Normalised weights ``(M,)``; 0 for members that are not live."""
+    raw = np.where(live, np.exp(log_weights - log_weights[live].max(initial=-np.inf)), 0.0)
+    return raw / max(float(raw.sum()), 1e-300)

@@ -1,0 +1,89 @@
+"""Questions that wait for their label, with everything needed to score and learn later."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streammeta.events import Label
+
+
+class Asked(NamedTuple):
+    """One question as it stood when it was answered.
+
+    ``raw (D,)`` features, ``members (M, O)`` every member's prediction and ``mixed (O,)`` the
+    mixture's, in units of ``(y - centre) / scale``; ``births (M,)`` when each member was born
+    (a member born later sleeps on this question).
+    """
+
+    id: str
+    key: int
+    row: int
+    ts: float | None
+    raw: NDArray[np.float64]
+    members: NDArray[np.float64]
+    births: NDArray[np.int64]
+    prediction: Label | None
+    mixed: NDArray[np.float64]
+    centre: float
+    scale: float
+
+
+class Pending:
+    """Insertion-ordered table of ``Asked`` by id, bounded in number and in event time."""
+
+    def __init__(self, limit: int, ttl: float | None) -> None:
+        self.limit = limit
+        self.ttl = ttl
+        self.table: dict[str, Asked] = {}
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __contains__(self, question: str) -> bool:
+        return question in self.table
+
+    def add(self, asked: Asked) -> None:
+        """Remember a question; its id must not be in the table."""
+        self.table[asked.id] = asked
+
+    def take(self, question: str) -> Asked | None:
+        """Remove and return the question, or ``None`` if it is not waiting."""
+        return self.table.pop(question, None)
+
+    def expire(self, now: float | None) -> list[tuple[Asked, str]]:
+        """Drop the oldest questions over the limit and those past their time to live."""
+        gone: list[tuple[Asked, str]] = []
+        while len(self.table) > self.limit:
+            gone.append((self.table.pop(next(iter(self.table))), "table_full"))
+        if self.ttl is not None and now is not None:
+            while self.table:
+                oldest = self.table[next(iter(self.table))]
+                if oldest.ts is None or now - oldest.ts <= self.ttl:
+                    break
+                gone.append((self.table.pop(oldest.id), "time_to_live"))
+        return gone
+
+    def to_parts(self) -> tuple[dict[str, NDArray[Any]], list[list[Any]]]:
+        """Tensors stacked over the waiting questions, and a JSON-ready row for each."""
+        rows = list(self.table.values())
+        if not rows:
+            return {}, []
+        tensors = {
+            "raw": np.stack([r.raw for r in rows]),
+            "members": np.stack([r.members for r in rows]),
+            "births": np.stack([r.births for r in rows]),
+            "mixed": np.stack([r.mixed for r in rows]),
+        }
+        return tensors, [[r.id, r.key, r.row, r.ts, r.prediction, r.centre, r.scale] for r in rows]
+
+    def load_parts(self, tensors: dict[str, NDArray[Any]], info: list[list[Any]]) -> None:
+        """Refill the table from what ``to_parts`` returned."""
+        self.table = {}
+        for i, (name, key, row, ts, prediction, *units) in enumerate(info):
+            self.table[name] = Asked(
+                name, key, row, ts, tensors["raw"][i], tensors["members"][i],
+                tensors["births"][i], prediction, tensors["mixed"][i], *units,
+            )

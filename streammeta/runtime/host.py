@@ -1,0 +1,318 @@
+"""The owner of one shard: reads events, runs the model, commits, delivers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import NamedTuple, Protocol
+
+from streammeta.errors import Fenced, StoreError, UsageError
+from streammeta.events import Event, MetaUpdated, Output
+from streammeta.sinks.base import Sink
+from streammeta.snapshot import Snapshot
+from streammeta.sources.base import Position, Source
+from streammeta.store import CommitRecord, Store
+
+
+class Model(Protocol):
+    """What the host drives: ``Engine``, or anything that predicts and learns like it."""
+
+    def observe(self, events: Sequence[Event]) -> list[Output]:
+        """Answer the questions, learn the answers, in order."""
+        ...
+
+    def replay(self) -> list[Output]:
+        """Do the outer work that is due after the events so far."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """All that is needed to go on; must not change the model."""
+        ...
+
+
+class Observer(Protocol):
+    """Who watches a host; ``Metrics`` does. All calls come from the host's own thread."""
+
+    def ingested(self, source: str, events: int, ts: float | None) -> None:
+        """Events were read; ``ts`` is the newest event time."""
+        ...
+
+    def record(self, outputs: Sequence[Output]) -> None:
+        """Outputs were made (before any commit)."""
+        ...
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """A stage (decode, observe, meta, sink, checkpoint) took this long once."""
+        ...
+
+    def committed(self, outcome: str, size: int) -> None:
+        """A commit was written (``ok``) or refused (``fenced``, ``failed``); size in bytes."""
+        ...
+
+    def delivered(self, sink: str, records: int) -> None:
+        """A sink took records."""
+        ...
+
+
+class HostStatistics(NamedTuple):
+    """``events`` counts those read over the whole stream, ``ts`` is the newest event time."""
+
+    events: int
+    epoch: int
+    ts: float | None
+    undelivered: int
+    finished: bool
+
+
+class ShardHost:
+    """Everything stateful about one shard, the same under every runner.
+
+    A chunk of ``chunk`` events is observed at a time and ``model.replay`` follows each chunk, so
+    that what the model sees depends on positions in the stream and not on how often or how much
+    is polled. Commits fall between chunks only.
+
+    A commit is
+      1. the snapshot of the model, the source's position, the durable sinks' positions and the
+         outputs since the last commit, as one record;
+      2. ``store.commit`` under the next epoch - from here on the record is the truth;
+      3. the outputs go to the durable sinks;
+      4. the sinks are flushed.
+    A crash before 2 is as if these events had never been read; a crash after 2 is mended by
+    ``open``: the sinks are taken back to the positions in the record and its outputs are
+    delivered again. Sinks that are not durable get outputs at once. Without a store all sinks do,
+    and a commit is only a flush.
+
+    Args:
+        source: where events come from.
+        make: builds the model; called with ``None`` for a new one, else with the snapshot.
+        store: where commits go; ``None`` for a run that cannot be resumed.
+        sinks: where outputs go.
+        commit_every: events between commits; rounded up to whole chunks.
+        chunk: events observed at once; must be the model's own chunk.
+        observer: who watches.
+
+    Raises:
+        UsageError: ``chunk`` or ``commit_every`` below 1, or two sinks of one name.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        make: Callable[[Snapshot | None], Model],
+        store: Store | None = None,
+        sinks: Sequence[Sink] = (),
+        *,
+        commit_every: int = 1000,
+        chunk: int = 1,
+        observer: Observer | None = None,
+    ) -> None:
+        if chunk < 1 or commit_every < 1:
+            raise UsageError(f"chunk is {chunk}, commit_every {commit_every}; expected 1 or more")
+        names = [sink.name for sink in sinks]
+        if len(set(names)) < len(names):
+            raise UsageError(f"two sinks have one name: {', '.join(names)}")
+        self.source, self.store, self.chunk = source, store, chunk
+        self.sinks = tuple(sinks)
+        self.commit_every = -(-commit_every // chunk) * chunk
+        self._make = make
+        self._observer = observer
+        self._held = [s for s in sinks if s.durable and store is not None]
+        self._direct = [s for s in sinks if s not in self._held]
+        self._model: Model | None = None
+        self._shard = 0
+        self._epoch = 0
+        self._events = 0
+        self._committed = 0
+        self._meta_version = 0
+        self._ts: float | None = None
+        self._position: Position = {}
+        self._fetched: tuple[list[Event], Position] | None = None
+        self._undelivered: list[Output] = []
+
+    @property
+    def model(self) -> Model:
+        """The model of the open shard.
+
+        Raises:
+            UsageError: no shard is open.
+        """
+        if self._model is None:
+            raise UsageError("no shard is open: call open(shard) first")
+        return self._model
+
+    def open(self, shard: int = 0) -> bool:
+        """Take the shard up where its last commit left it; True when there was one.
+
+        Raises:
+            StoreError: the commits are damaged.
+            SinkError: a sink cannot go back to where the commit was.
+        """
+        record = self.store.latest(shard) if self.store is not None else None
+        self._shard, self._fetched, self._undelivered = shard, None, []
+        if record is None:
+            self._model = self._make(None)
+            self._position, self._epoch, self._events = self.source.start(), 0, 0
+            for sink in self.sinks:
+                sink.open(None)
+        else:
+            missing = [s.name for s in self._held if s.name not in record.sinks]
+            self._model = self._make(record.snapshot)
+            self._position, self._epoch = record.position, record.epoch
+            self._events, self._meta_version = record.events, record.meta_version
+            for sink in self.sinks:
+                sink.open(record.sinks.get(sink.name) if sink.name not in missing else None)
+            # A sink that was added since the commit starts with what comes from now on.
+            self._deliver([s for s in self._held if s.name not in missing], record.outputs)
+            self._flush()
+        self._committed = self._events
+        return record is not None
+
+    def fetch(self, n: int) -> list[Event]:
+        """The next events, not yet observed: whole chunks, one at least, and at most ``n`` events.
+
+        Fewer than a whole number of chunks only where the source has no more for now: that ends
+        the chunk. The next commit's place is never passed. Calling again before ``process`` gives
+        the same events.
+        """
+        if self._fetched is None:
+            start = perf_counter()
+            due = self._committed + self.commit_every - self._events
+            size = min(max(n // self.chunk, 1) * self.chunk, due)
+            self._fetched = self.source.read(self._position, size)
+            if self._observer is not None and self._fetched[0]:
+                self._observer.stage("decode", perf_counter() - start)
+        return self._fetched[0]
+
+    def process(self) -> list[Output]:
+        """Observe what was fetched, commit when that is due, and return all outputs.
+
+        Raises:
+            Fenced: another owner has committed; the shard is dropped.
+        """
+        if self._fetched is None:
+            return []
+        events, self._position = self._fetched
+        self._fetched = None
+        outputs = self._observe(events)
+        self._events += len(events)
+        self._emit(events, outputs)
+        if self._events - self._committed >= self.commit_every:
+            self.commit()
+        return outputs
+
+    def poll(self, n: int) -> list[Output]:
+        """``fetch`` and ``process``: the outputs of the next events, at most ``n`` of them."""
+        self.fetch(n)
+        return self.process()
+
+    def commit(self) -> None:
+        """Make everything so far durable, in the four steps of the class's description.
+
+        Nothing happens when no event has been read since the last commit.
+
+        Raises:
+            Fenced: another owner has committed this epoch; the shard is dropped.
+            StoreError: the commit could not be written.
+        """
+        if self._events == self._committed:
+            return
+        if self.store is not None:
+            start = perf_counter()
+            record = CommitRecord(
+                self._epoch + 1,
+                self.model.snapshot(),
+                self._position,
+                {sink.name: sink.position() for sink in self._held},
+                self._undelivered if self._held else [],
+                self._events,
+                self._meta_version,
+            )
+            self._write(self.store, record)
+            if self._observer is not None:
+                self._observer.stage("checkpoint", perf_counter() - start)
+            self._deliver(self._held, self._undelivered)
+            self._undelivered = []
+        self._epoch += 1
+        self._committed = self._events
+        self._flush()
+
+    def close(self) -> None:
+        """Commit what is left and let go of sinks and source; closing twice is fine."""
+        if self._model is not None:
+            self.commit()
+        self.drop()
+
+    def drop(self) -> None:
+        """Let go without a commit: what came after the last one will be read again."""
+        self._model, self._fetched, self._undelivered = None, None, []
+        for sink in self.sinks:
+            sink.close()
+        self.source.close()
+
+    def finished(self) -> bool:
+        """True when the source has nothing more to give, ever."""
+        return not (self._fetched and self._fetched[0]) and self.source.finished(self._position)
+
+    def statistics(self) -> HostStatistics:
+        """Where the host stands."""
+        return HostStatistics(
+            self._events, self._epoch, self._ts, len(self._undelivered), self.finished()
+        )
+
+    def _observe(self, events: list[Event]) -> list[Output]:
+        model, observer, chunk = self.model, self._observer, self.chunk
+        outputs: list[Output] = []
+        for i in range(0, len(events), chunk):
+            piece = events[i : i + chunk]
+            if observer is None:
+                outputs += model.observe(piece)
+                outputs += model.replay()
+                continue
+            start = perf_counter()
+            outputs += model.observe(piece)
+            middle = perf_counter()
+            updates = model.replay()
+            observer.stage("observe", middle - start)
+            if updates:
+                observer.stage("meta", perf_counter() - middle)
+                outputs += updates
+        return outputs
+
+    def _emit(self, events: list[Event], outputs: list[Output]) -> None:
+        for event in reversed(events):
+            if event.ts is not None:
+                self._ts = event.ts if self._ts is None else max(self._ts, event.ts)
+                break
+        for output in outputs:
+            if isinstance(output, MetaUpdated):
+                self._meta_version = output.update
+        if self._held:
+            self._undelivered += outputs
+        if self._observer is not None:
+            self._observer.ingested(self.source.name, len(events), self._ts)
+            self._observer.record(outputs)
+        self._deliver(self._direct, outputs)
+
+    def _deliver(self, sinks: Sequence[Sink], outputs: Sequence[Output]) -> None:
+        for sink in sinks:
+            start = perf_counter()
+            records = sink.write(outputs)
+            if self._observer is not None:
+                self._observer.stage("sink", perf_counter() - start)
+                self._observer.delivered(sink.name, records)
+
+    def _flush(self) -> None:
+        for sink in self.sinks:
+            sink.flush()
+
+    def _write(self, store: Store, record: CommitRecord) -> None:
+        try:
+            size = store.commit(self._shard, record.epoch, record)
+        except StoreError as error:
+            outcome = "fenced" if isinstance(error, Fenced) else "failed"
+            if self._observer is not None:
+                self._observer.committed(outcome, 0)
+            self.drop()
+            raise
+        if self._observer is not None:
+            self._observer.committed("ok", size)

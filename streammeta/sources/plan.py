@@ -1,0 +1,75 @@
+"""Which column plays which part, decided once per stream and followed by every row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from streammeta.errors import RejectedEvent
+from streammeta.events import Event, Value
+from streammeta.sources.columns import Kind, label, seconds, typed
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The parts of the columns of one table.
+
+    ``kinds`` has the columns that are features (at a horizon the target too), ``label_kind`` is
+    the kind of the target, ``needs_label`` is False at a horizon, where a row without a target
+    is still a question. ``name`` is the first part of the ids and of every message.
+    """
+
+    name: str
+    kinds: Mapping[str, Kind]
+    target: str | None
+    label_kind: Kind
+    time: str | None
+    key: str | None
+    id: str | None
+    ignore: frozenset[str]
+    needs_label: bool
+    target_is_feature: bool
+
+    def rejected(self, offset: int, place: str, reason: str, detail: str) -> Event:
+        """The event that stands for a record that cannot be used."""
+        where = f"{self.name} {place}: {detail}"
+        return Event(f"{self.name}:0:{offset}", error=(reason, where))
+
+    def record(
+        self, offset: int, place: str, row: Mapping[str, Any], event: Event | None = None
+    ) -> Event:
+        """A typed record (JSON, Parquet) as an event.
+
+        ``event`` brings the id, key and time of an envelope, which may be a question without a
+        label. A column that the sniffed rows did not have is a new feature, taken as it comes.
+        """
+        out = event or Event(f"{self.name}:0:{offset}")
+        x: dict[str, Value] = {}
+        column = ""
+        try:
+            for column, value in row.items():
+                if column == self.target:
+                    out.y = label(value, self.label_kind)
+                    if not self.target_is_feature:
+                        continue
+                elif column == self.time:
+                    out.ts = seconds(value)
+                    continue
+                elif column == self.key:
+                    out.key = "" if value is None else str(value)
+                    continue
+                elif column == self.id:
+                    out.id = out.id if value is None else str(value)
+                    continue
+                elif column in self.ignore:
+                    continue
+                x[column] = typed(value, self.kinds.get(column, "unknown"))
+        except RejectedEvent as fault:
+            return self.rejected(offset, place, fault.reason, f"column {column!r} {fault.detail}")
+        if out.y is None and self.target is not None and self.needs_label and event is None:
+            return self.rejected(
+                offset, place, "missing_target", f"target column {self.target!r} is empty"
+            )
+        out.x = x
+        return out

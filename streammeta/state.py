@@ -1,0 +1,254 @@
+"""Everything the loop carries from one event to the next, stacked over keys."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drift import Segmenter, default_detectors
+from streammeta.config import ModelConfig
+from streammeta.encode import ColumnMap
+from streammeta.events import Label
+from streammeta.experts.bank import Bank
+from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
+from streammeta.meta.net import Net
+from streammeta.mixture import VARIANCE_AT_BIRTH
+from streammeta.pending import Pending
+from streammeta.replay import SegmentRows, TaskMemory
+
+#: Columns that code the class of one lagged label (class index modulo this).
+LAG_COLUMNS = 8
+#: Outputs of a fresh network; doubled when more classes appear.
+FIRST_OUTPUTS = 8
+#: Members of the mixture that are not networks: the last label, and the running prior or mean.
+SIMPLE_MEMBERS = ("persistence", "prior")
+#: Discount of the label counts behind both.
+COUNT_DISCOUNT = 0.99
+
+
+@dataclass
+class State:
+    """The state of a stream; arrays have one row for each key.
+
+    ``K`` keys, ``D`` raw columns (features, then lagged labels), ``M`` members of the mixture
+    (the bank's experts, then ``SIMPLE_MEMBERS``), ``O`` outputs.
+    """
+
+    config: ModelConfig
+    rng: np.random.Generator
+    columns: ColumnMap = field(default_factory=ColumnMap)
+    keys: dict[str, int] = field(default_factory=dict)
+    classes: list[Label] = field(default_factory=list)
+    class_index: dict[Label, int] = field(default_factory=dict)
+    key_names: list[str] = field(default_factory=list)
+    segmenters: list[Segmenter] = field(default_factory=list)
+    rows: int = 0
+    labels: int = 0
+    outer_steps: int = 0
+    last_ts: float | None = None
+
+    def __post_init__(self) -> None:
+        c = self.config
+        self.task = REGRESSION if c.task == "regression" else CLASSIFICATION
+        self.pending = Pending(c.max_pending, c.label_ttl)
+        self.allocated = False
+
+    @classmethod
+    def fresh(cls, config: ModelConfig) -> State:
+        """The state before the first event."""
+        return cls(config, np.random.default_rng(config.seed))
+
+    @property
+    def n_classes(self) -> int:
+        """Classes seen so far; 1 for regression (one output)."""
+        return 1 if self.task == REGRESSION else len(self.classes)
+
+    @property
+    def lag_width(self) -> int:
+        """Raw columns taken by lagged labels."""
+        return self.config.lags * (1 if self.task == REGRESSION else LAG_COLUMNS)
+
+    def allocate(self, outputs: int | None = None) -> None:
+        """Fix the shapes, once the columns are known, with room for one key."""
+        c = self.config
+        if outputs is None:
+            outputs = 1 if self.task == REGRESSION else FIRST_OUTPUTS
+        self.width = self.columns.width + self.lag_width
+        self.net = Net((self.width, *c.hidden, outputs))
+        challengers = c.challengers if c.on_drift == "challenge" else 0
+        self.bank = Bank(self.net, self.task, c.rates, c.replay, challengers)
+        self.initial = self.net.init(np.random.default_rng(c.seed), len(self.bank.rates))
+        self.memory = TaskMemory(c.memory, c.support + c.query, self.width)
+        self.segment_rows = SegmentRows(0, self.width)
+        n, m = 0, len(self.bank.rates) + len(SIMPLE_MEMBERS)
+        self.log_weights = np.zeros((n, m))
+        self.variances = np.full((n, m), VARIANCE_AT_BIRTH)
+        self.ages = np.zeros((n, m), np.int64)
+        self.counts = np.zeros((n, self.width))
+        self.means = np.zeros((n, self.width))
+        self.spreads = np.zeros((n, self.width))
+        self.y_moments = np.zeros((n, 3))  # count, mean, variance
+        self.lags = np.full((n, max(1, c.lags)), np.nan)
+        self.transitions = np.zeros((n, outputs, outputs))
+        self.prior = np.zeros((n, outputs))
+        self.segment = np.zeros(n, np.int64)
+        self.segment_start = np.zeros(n, np.int64)
+        self.segment_labels = np.zeros(n, np.int64)
+        self.hosts = np.full((n, 2), -1, np.int64)
+        self.allocated = True
+
+    #: Arrays with a leading key axis that are the state's own, and what fills a new row.
+    STACKED = (
+        "log_weights", "variances", "ages", "counts", "means", "spreads", "y_moments", "lags",
+        "transitions", "prior", "segment", "segment_start", "segment_labels", "hosts",
+    )  # fmt: skip
+    FILL = {"variances": VARIANCE_AT_BIRTH, "lags": np.nan, "hosts": -1}  # noqa: RUF012
+
+    @property
+    def scaled(self) -> NDArray[np.float64]:
+        """``(D,)``: 1 where a raw column is standardised."""
+        lag = np.full(self.lag_width, 1.0 if self.task == REGRESSION else 0.0)
+        return np.concatenate([self.columns.scaled, lag])
+
+    @property
+    def member_names(self) -> list[str]:
+        """Names of the mixture's members, in order."""
+        return [*self.bank.names, *SIMPLE_MEMBERS]
+
+    def live(self, key: int) -> NDArray[np.bool_]:
+        """``(M,)``: which members take part for this key."""
+        return np.concatenate([self.bank.live[key], np.ones(len(SIMPLE_MEMBERS), np.bool_)])
+
+    def births(self, key: int) -> NDArray[np.int64]:
+        """``(M,)``: the row each member was born at."""
+        return np.concatenate(
+            [self.bank.births[key], np.zeros(len(SIMPLE_MEMBERS), np.int64)]
+        )
+
+    def key_index(self, name: str) -> int:
+        """The row of a key; a new key starts from the same initial networks as all others."""
+        index = self.keys.get(name)
+        if index is None:
+            index = self.keys[name] = len(self.keys)
+            self.key_names.append(name)
+            if index >= len(self.segment):
+                self._grow_keys(max(1, 2 * index))
+            self.bank.start(index, self.initial, self.rows)
+            self.segment_start[index] = self.rows
+            self.segmenters.append(self.segmenter())
+        return index
+
+    def segmenter(self) -> Segmenter:
+        """A fresh segmenter with the detectors of the configuration."""
+        kind = "regression" if self.task == REGRESSION else "classification"
+        names = self.config.detectors or default_detectors(kind)
+        signal = "ratio" if self.task == REGRESSION else "error"
+        return Segmenter(names, signal, seed=self.config.seed)
+
+    def _grow_keys(self, keys: int) -> None:
+        self.bank.grow_keys(keys)
+        for name in self.STACKED:
+            old = getattr(self, name)
+            new = np.full((keys, *old.shape[1:]), self.FILL.get(name, 0), old.dtype)
+            new[: len(old)] = old
+            setattr(self, name, new)
+        rows = SegmentRows(keys, self.width)
+        for name in SegmentRows.FIELDS:
+            old = getattr(self.segment_rows, name)
+            getattr(rows, name)[: len(old)] = old
+        self.segment_rows = rows
+
+    def add_class(self, label: Label) -> int:
+        """The index of a class; an unseen one takes the next output."""
+        index = self.class_index.get(label)
+        if index is None:
+            index = self.class_index[label] = len(self.classes)
+            self.classes.append(label)
+            if index >= self.net.sizes[-1]:
+                self._widen_outputs()
+            self.bank.seed_class(index)
+        return index
+
+    def _widen_outputs(self) -> None:
+        outputs = 2 * self.net.sizes[-1]
+        wide = Net((*self.net.sizes[:-1], outputs))
+        self.bank.widen_outputs(wide)
+        self.initial = wide.init(np.random.default_rng(self.config.seed), len(self.bank.rates))
+        self.net = wide
+        pad = outputs - self.prior.shape[1]
+        self.prior = np.pad(self.prior, ((0, 0), (0, pad)))
+        self.transitions = np.pad(self.transitions, ((0, 0), (0, pad), (0, pad)))
+
+    # -- snapshots ---------------------------------------------------------------------------
+
+    def to_parts(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any], dict[str, bytes]]:
+        """Tensors, JSON and blobs from which ``from_parts`` makes an equal state."""
+        info: dict[str, Any] = {
+            "rng": self.rng.bit_generator.state,
+            "keys": self.keys,
+            "classes": self.classes,
+            "rows": self.rows,
+            "labels": self.labels,
+            "outer_steps": self.outer_steps,
+            "last_ts": self.last_ts,
+            "columns": self.columns.to_info(),
+            "allocated": self.allocated,
+        }
+        blobs = {f"segmenter/{i}": s.state() for i, s in enumerate(self.segmenters)}
+        if not self.allocated:
+            return {}, info, blobs
+        tensors = {f"state/{n}": getattr(self, n) for n in self.STACKED}
+        tensors |= {f"bank/{n}": a for n, a in self.bank.tensors().items()}
+        tensors |= {f"rows/{n}": getattr(self.segment_rows, n) for n in SegmentRows.FIELDS}
+        tensors |= {f"memory/{n}": getattr(self.memory, n) for n in TaskMemory.FIELDS}
+        waiting, questions = self.pending.to_parts()
+        tensors |= {f"pending/{n}": a for n, a in waiting.items()}
+        info |= {
+            "memory": self.memory.to_info(),
+            "pending": questions,
+            "outputs": self.net.sizes[-1],
+        }
+        return tensors, info, blobs
+
+    @classmethod
+    def from_parts(
+        cls,
+        config: ModelConfig,
+        tensors: dict[str, NDArray[Any]],
+        info: dict[str, Any],
+        blobs: dict[str, bytes],
+    ) -> State:
+        """The state that ``to_parts`` described."""
+        state = cls.fresh(config)
+        state.rng.bit_generator.state = copy.deepcopy(info["rng"])
+        state.columns = ColumnMap.from_info(info["columns"])
+        state.rows, state.labels, state.last_ts = info["rows"], info["labels"], info["last_ts"]
+        state.outer_steps = info["outer_steps"]
+        state.classes = list(info["classes"])
+        state.class_index = {label: i for i, label in enumerate(state.classes)}
+        state.keys = dict(info["keys"])
+        state.key_names = list(state.keys)
+        for i in range(len(state.keys)):
+            segmenter = state.segmenter()
+            segmenter.load(blobs[f"segmenter/{i}"])
+            state.segmenters.append(segmenter)
+        if not info["allocated"]:
+            return state
+        state.allocate(info["outputs"])
+        state._grow_keys(len(tensors["state/segment"]))
+        homes: dict[str, Any] = {
+            "state": state, "bank": state.bank, "rows": state.segment_rows,
+            "memory": state.memory,
+        }  # fmt: skip
+        for name, array in tensors.items():
+            home, _, attribute = name.partition("/")
+            if home in homes:
+                setattr(homes[home], attribute, array.copy())
+        state.memory.seen = info["memory"]["seen"]
+        waiting = {n.partition("/")[2]: a for n, a in tensors.items() if n.startswith("pending/")}
+        state.pending.load_parts(waiting, info["pending"])
+        return state
