@@ -70,15 +70,14 @@ def choose_task(question: Question) -> tuple[str, str]:
 def evaluate(
     question: Question, task: str, progress: Callable[[str], Progress | None] | None = None
 ) -> Iterator[Result]:
-    """One result for each model, in their order; every model reads the same rows anew."""
-    for name in question.models:
-        model = build(
-            name,
-            task=task,
-            seed=question.seed,
-            chunk=question.chunk,
-            overrides=question.overrides,
-        )
+    """One result for each model, in their order; every model reads the same rows anew.
+
+    Raises:
+        UsageError: a model cannot be built; known before the first one runs.
+    """
+    given: dict[str, Any] = {"task": task, "seed": question.seed, "chunk": question.chunk}
+    models = [build(name, **given, overrides=question.overrides) for name in question.models]
+    for name, model in zip(question.models, models, strict=True):
         source = question.source()
         try:
             yield prequential(

@@ -117,6 +117,21 @@ def river_stream(name: str, seed: int = 0, rows: int | None = None) -> RiverStre
     return RiverStream(name, seed, rows)
 
 
+def elec2(seed: int = 0, rows: int | None = None) -> Scenario:
+    """Elec2 from ``STREAMMETA_DATA`` (6 features) or else from River's data folder (8)."""
+    return open_stream("elec2", seed, rows) if available("open:elec2") else _river_elec2(seed, rows)
+
+
+def _river_elec2(seed: int, rows: int | None) -> RiverStream:
+    try:
+        return river_stream("Elec2", seed, rows)
+    except SourceError as fault:
+        raise SourceError(
+            f"Elec2 is not on this machine: set {VARIABLE} to a folder with elec2.csv.gz in it, "
+            'or run `python -c "from river import datasets; datasets.Elec2().download()"`'
+        ) from fault
+
+
 def available(name: str) -> bool:
     """Whether the scenario ``name`` can be built here; only ``open:`` needs files."""
     if not name.startswith("open:"):
@@ -175,6 +190,5 @@ def _river_data_set(name: str):  # type: ignore[no-untyped-def]
         raise SourceError(
             f"River's {name} is not on this machine ({data.path}); get it with "
             f'`python -c "from river import datasets; datasets.{name}().download()"`'
-            + (f", or set {VARIABLE} and use open:elec2" if name == "Elec2" else "")
         )
     return data

@@ -101,9 +101,9 @@ class RunConfig(Section):
     """Everything that ``streammeta run`` reads."""
 
     source: SourceConfig
-    model: ModelConfig = Field(default_factory=lambda: ModelConfig())
+    model: ModelConfig = Field(default_factory=lambda: ModelConfig.model_validate({}))
     sinks: tuple[SinkConfig, ...] = ()
-    metrics: MetricsConfig = Field(default_factory=lambda: MetricsConfig())
+    metrics: MetricsConfig = Field(default_factory=lambda: MetricsConfig.model_validate({}))
     checkpoint: CheckpointConfig | None = None
     pace: str = Field("max", description="max, realtime, 10x or 500/s")
     compare: CompareConfig | None = None
@@ -149,13 +149,14 @@ def load_config(
         origins[where] = f"{path}:{line_of(text, where)}"
         if isinstance(value, str) and "${" in value:
             shown[where] = value
-            _put(data, where, _substitute(value, environment, f"{origins[where]}: {_dotted(where)}"))
+            _put(
+                data, where, _substitute(value, environment, f"{origins[where]}: {_dotted(where)}")
+            )
     for name, value in sorted(environment.items()):
-        where = _variable(name)
-        if where is not None:
-            _override(data, where, value, f"environment {name}")
-            origins[where] = f"environment {name}"
-            shown.pop(where, None)
+        if (variable := _variable(name)) is not None:
+            _override(data, variable, value, f"environment {name}")
+            origins[variable] = f"environment {name}"
+            shown.pop(variable, None)
     for setting in sets:
         name, equals, value = setting.partition("=")
         if not equals or not name.strip():
@@ -306,12 +307,11 @@ def _dotted(where: Iterable[str | int]) -> str:
     return ".".join(str(part) for part in where)
 
 
-def _explain(
-    error: Mapping[str, Any], path: Path, text: str, origins: Mapping[Where, str]
-) -> str:
+def _explain(error: Mapping[str, Any], path: Path, text: str, origins: Mapping[Where, str]) -> str:
     """One pydantic error as one line: place, field, what is wrong, the nearest valid name."""
     where: Where = tuple(error["loc"])
     ours = next((origins[where[:n]] for n in range(len(where), 0, -1) if where[:n] in origins), "")
+    ours = ours or next((o for at, o in origins.items() if at[: len(where)] == where), "")
     outside = ours.startswith(("environment", "--set"))
     place = ours if outside else f"{path}:{line_of(text, where)}"
     if error["type"] == "extra_forbidden":

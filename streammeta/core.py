@@ -44,6 +44,8 @@ GROWTH = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 40, 50, 64)
 SETTLED = 16
 #: Rows rehearsed per label by each replay expert, and rows inside before it starts.
 REHEARSAL = 8
+#: A challenger rehearses once more per label while its segment is younger than each of these.
+INTENSE = (128, 128, 256, 256, 512, 512)
 
 
 def step(
@@ -307,14 +309,32 @@ def learn(state: State, asked: Asked, target: float) -> None:
         standardised = (target - centre) / scale
     y = np.array([standardised], np.float32)
     rows = inputs(state, key, asked.raw[None])
-    state.bank.learn(key, rows, y, state.n_classes, rehearse=False)
+    state.bank.learn(key, rows, y, state.n_classes, state.bank.learns[key])
     if asked.row >= state.segment_start[key]:
         state.segment_rows.add(key, asked.row, asked.raw, target)
         state.segment_labels[key] += 1
     if state.config.replay and state.segment_rows.inside[key] >= REHEARSAL:
-        raw, targets = state.segment_rows.sample(key, REHEARSAL, state.rng)
-        rows, y = inputs(state, key, raw), standard_targets(state, key, targets)
-        state.bank.learn(key, rows, y, state.n_classes, rehearse=True)
+        rehearse(state, key)
+
+
+def rehearse(state: State, key: int) -> None:
+    """Steps on the newest row and others of its segment; the newest challenger takes more.
+
+    While the segment is young, rows are few and worth several looks.
+    """
+    bank, rows = state.bank, state.segment_rows
+    inside = int(state.segment_labels[key])
+    chosen = bank.rehearses[key]
+    for extra in range(sum(inside < age for age in INTENSE) + 1):
+        if extra == 1:
+            newest = int(state.hosts[key, 1])
+            if newest < 0 or not chosen[newest]:
+                return
+            chosen = np.zeros_like(chosen)
+            chosen[newest] = True
+        raw, targets = rows.sample(key, REHEARSAL, state.rng)
+        x, y = inputs(state, key, raw), standard_targets(state, key, targets)
+        bank.learn(key, x, y, state.n_classes, chosen)
 
 
 def update_target_moments(state: State, key: int, value: float) -> None:
@@ -415,9 +435,11 @@ def grow_challengers(
     first, second = (int(slot) for slot in state.hosts[key])
     last = inside == GROWTH[-1]
     bank = state.bank
-    bank.place(key, first, theta, x, y, n_classes, learns=last)
-    if inside <= SETTLED or not bank.learns[key, second]:
-        bank.place(key, second, theta, x, y, n_classes, learns=inside >= SETTLED)
+    bank.place(key, first, theta, x, y, n_classes, "learns" if last else "waits")
+    if inside <= SETTLED or not (bank.rehearses[key, second] or bank.learns[key, second]):
+        settled = "rehearses" if state.config.replay else "learns"
+        role = settled if inside >= SETTLED else "waits"
+        bank.place(key, second, theta, x, y, n_classes, role)
     outputs.append(
         Adapted(
             state.key_names[key], row, int(state.segment[key]), bank.names[first],

@@ -26,6 +26,8 @@ CATEGORY_COLUMNS = 16
 CLIP = 5.0
 #: The running moments weigh an event by at least this, so that they follow a moving stream.
 MOMENT_FLOOR = 1.0 / 5000.0
+#: Numbers beyond this are taken for damage: their squares would overflow the running moments.
+LARGEST = 1e100
 #: More columns than this are never reserved.
 MAX_WIDTH = 1024
 
@@ -33,9 +35,12 @@ MAX_WIDTH = 1024
 class ColumnMap:
     """Feature names (and categories, and "is missing" flags) to columns of the raw row.
 
+    Within one event new features take their columns in the order of their names, so that the
+    order of the keys of a record means nothing.
+
     >>> columns = ColumnMap()
-    >>> columns.row({"temp": 21.5, "day": "mon"})[:1]
-    array([21.5])
+    >>> columns.row({"temp": 21.5, "day": "mon"})[columns.numeric["temp"]]
+    np.float64(21.5)
     >>> columns.row({"temp": None, "day": "tue", "wind": True})[columns.numeric["wind"]]
     np.float64(1.0)
     """
@@ -49,78 +54,90 @@ class ColumnMap:
         #: (width,) 1 where the column is standardised, 0 where it is used as it is
         self.scaled: NDArray[np.float64] = np.zeros(0)
         self.schema_changes: dict[str, int] = {}
+        self._absent: NDArray[np.float64] = np.zeros(0)
 
     def row(self, x: Mapping[str, Value], *, grow: bool = True) -> NDArray[np.float64]:
         """The raw row ``(width,)`` of one event; new features take reserved columns.
 
-        With ``grow`` false the map stays as it is, whatever ``x`` holds.
+        With ``grow`` false the map stays as it is, whatever ``x`` holds; so it does when the
+        event is refused.
 
         Raises:
-            RejectedEvent: a value is infinite, of an unusable type, or a string where the
-                feature has been a number so far.
+            RejectedEvent: a value is not finite or beyond ``LARGEST``, of an unusable type, or a
+                string where the feature has been a number so far.
         """
-        if self.width == 0:
-            self._reserve(x)
         if not grow:
             return copy.deepcopy(self).row(x)
-        row = np.zeros(self.width)
+        row = self._absent.copy()
         numeric = self.numeric
+        others: list[str] = []
         for name, value in x.items():
             column = numeric.get(name)
-            if column is not None and type(value) is float and value - value == 0.0:
+            if column is not None and type(value) is float and -LARGEST <= value <= LARGEST:
                 row[column] = value  # the common case: a finite number of a known feature
             else:
-                self._place(row, name, value)
-        if len(x) != len(numeric) + len(self.blocks):
-            for name, column in numeric.items():
-                if name not in x:
-                    row[column] = math.nan
+                others.append(name)
+        if not others and self.width:
+            return row
+        checked = {name: self._checked(name, x[name]) for name in others}
+        if self.width == 0:
+            self._reserve(checked)
+            row = self._absent.copy()
+        for name in sorted(checked):
+            self._place(row, name, checked[name])
         return row
 
-    def _place(self, row: NDArray[np.float64], name: str, value: Value) -> None:
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            self._place_missing(row, name)
-        elif isinstance(value, str):
-            self._place_category(row, name, value)
-        elif isinstance(value, (bool, int, float, np.integer, np.floating, np.bool_)):
-            try:
-                number = float(value)
-            except OverflowError:
-                number = math.inf
-            if not math.isfinite(number):
-                detail = f"feature {name!r} is {str(value)[:40]}, expected a finite number"
-                raise RejectedEvent("not_finite", detail)
-            if name in self.blocks:
-                self._place_category(row, name, str(value))
-            else:
-                row[self._numeric_column(name)] = number
-        else:
+    def _checked(self, name: str, value: object) -> float | str | None:
+        """The value as a number, a category or ``None``; nothing is changed yet."""
+        if not isinstance(name, str):
+            raise RejectedEvent("wrong_type", f"feature name {name!r} is not a string")
+        if isinstance(value, str):
+            if name in self.numeric:
+                detail = f"feature {name!r} is {value[:40]!r}, expected a number as before"
+                raise RejectedEvent("wrong_type", detail)
+            return value
+        if value is None:
+            return None
+        if not isinstance(value, (bool, int, float, np.integer, np.floating, np.bool_)):
             kind = type(value).__name__
             detail = f"feature {name!r} is a {kind}, expected a number, string, boolean or null"
             raise RejectedEvent("wrong_type", detail)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isnan(number):
+            return None
+        if not -LARGEST <= number <= LARGEST:
+            detail = f"feature {name!r} is {number:.4g}, expected a number within {LARGEST:g} of 0"
+            raise RejectedEvent("not_finite", detail)
+        return str(value) if name in self.blocks else number
+
+    def _place(self, row: NDArray[np.float64], name: str, value: float | str | None) -> None:
+        if value is None:
+            self._place_missing(row, name)
+        elif isinstance(value, str):
+            self._place_category(row, name, value)
+        else:
+            row[self._numeric_column(name)] = value
 
     def _place_missing(self, row: NDArray[np.float64], name: str) -> None:
         """NaN (the mean, once standardised) and a flag of its own, if there is room for one."""
-        if name in self.numeric:
-            row[self.numeric[name]] = math.nan
-            if name not in self.flags and self.used < self.width:
-                self.flags[name] = self._take(f"{name} is missing", scaled=False)
+        if name in self.numeric and name not in self.flags and self.used < self.width:
+            self.flags[name] = self._take(scaled=False)
         if name in self.flags:
             row[self.flags[name]] = 1.0
 
     def _place_category(self, row: NDArray[np.float64], name: str, value: str) -> None:
-        if name in self.numeric:
-            detail = f"feature {name!r} is {value[:40]!r}, expected a number as before"
-            raise RejectedEvent("wrong_type", detail)
         if name not in self.blocks:
             self._count("feature_added")
             room = min(CATEGORY_COLUMNS, self.width - self.used)
             self.blocks[name] = (self.used if room else -1, {})
             for _ in range(room):
-                self._take(name, scaled=False)
+                self._take(scaled=False)
         start, known = self.blocks[name]
         if start < 0:
-            row[_hashed(f"{name}={value}", self.width)] += 1.0
+            row[_hashed(f"{name}={value}", self.width)] = 1.0
             return
         if value not in known and len(known) < CATEGORY_COLUMNS:
             known[value] = len(known)
@@ -133,23 +150,33 @@ class ColumnMap:
         if name not in self.numeric:
             self._count("feature_added")
             free = self.used < self.width
-            column = self._take(name, scaled=True) if free else _hashed(name, self.width)
+            column = self._take(scaled=True) if free else _hashed(name, self.width)
             self.numeric[name] = column
+            self._absent = self._absent_row()
         return self.numeric[name]
 
-    def _reserve(self, x: Mapping[str, Value]) -> None:
-        """Fix the width: what this event needs and a quarter, at least 4 columns, to spare."""
+    def _absent_row(self) -> NDArray[np.float64]:
+        """The row of an event without features: NaN where a number would stand."""
+        row = np.zeros(self.width)
+        row[list(self.numeric.values())] = math.nan
+        return row
+
+    def _reserve(self, x: Mapping[str, float | str | None]) -> None:
+        """Fix the width: what this event needs and a quarter, at least 4 columns, to spare.
+
+        A feature that is missing may turn out to be a number or a category: it waits for its
+        first value before it takes a column.
+        """
         needed = sum(CATEGORY_COLUMNS if isinstance(v, str) else 1 for v in x.values())
         self.width = min(needed + max(4, needed // 4), MAX_WIDTH)
         self.scaled = np.zeros(self.width)
-        for name, value in x.items():
-            if not isinstance(value, str):
-                self._numeric_column(name)
-            else:
-                self._place_category(np.zeros(self.width), name, value)
+        self._absent = np.zeros(self.width)
+        row = np.zeros(self.width)
+        for name in sorted(x):
+            self._place(row, name, x[name])
         self.schema_changes = {}
 
-    def _take(self, name: str, *, scaled: bool) -> int:
+    def _take(self, *, scaled: bool) -> int:
         column = self.used
         self.scaled[column] = 1.0 if scaled else 0.0
         self.used += 1
@@ -159,15 +186,15 @@ class ColumnMap:
         self.schema_changes[kind] = self.schema_changes.get(kind, 0) + 1
 
     def to_info(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """JSON-ready form, a copy."""
         return {
             "width": self.width,
-            "numeric": self.numeric,
-            "blocks": {name: [start, known] for name, (start, known) in self.blocks.items()},
-            "flags": self.flags,
+            "numeric": dict(self.numeric),
+            "blocks": {name: [start, dict(known)] for name, (start, known) in self.blocks.items()},
+            "flags": dict(self.flags),
             "used": self.used,
             "scaled": self.scaled.tolist(),
-            "schema_changes": self.schema_changes,
+            "schema_changes": dict(self.schema_changes),
         }
 
     @classmethod
@@ -179,9 +206,11 @@ class ColumnMap:
         made.blocks = {n: (start, dict(known)) for n, (start, known) in info["blocks"].items()}
         made.scaled = np.array(info["scaled"], dtype=np.float64)
         made.schema_changes = dict(info["schema_changes"])
+        made._absent = made._absent_row()
         return made
 
 
 def _hashed(text: str, n: int) -> int:
     """A column from a hash that is the same in every process."""
-    return zlib.crc32(text.encode()) % n
+    # JSON can carry lone surrogates, which plain UTF-8 refuses
+    return zlib.crc32(text.encode("utf-8", "surrogatepass")) % n

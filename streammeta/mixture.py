@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from streammeta.experts.kernels import REGRESSION
 
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
 #: Evidence of ``n`` events ago counts DISCOUNT**n; about fifty events are remembered.
 DISCOUNT = 0.98
 #: Probability mass that is shared out evenly after every event.
@@ -30,8 +33,13 @@ WORST = -12.0
 
 
 @njit(cache=True, nogil=True)
-def blend(log_weights, live, predictions, n_classes, task, out):
-    """``out (n, O)`` <- weighted mean of ``predictions (n, M, O)`` over live members."""
+def blend(
+    log_weights: Floats, live: Flags, predictions: Floats, n_classes: int, task: int, out: Floats
+) -> None:
+    """``out (n, O)`` <- weighted mean of ``predictions (n, M, O)`` over live members.
+
+    A member whose prediction is not finite is left out of that row.
+    """
     top = -np.inf
     for m in range(live.shape[0]):
         if live[m]:
@@ -41,23 +49,39 @@ def blend(log_weights, live, predictions, n_classes, task, out):
         total = 0.0
         out[r, :] = 0.0
         for m in range(live.shape[0]):
-            if live[m]:
+            if not live[m]:
+                continue
+            size = 0.0
+            for j in range(width):
+                size += abs(predictions[r, m, j])
+            if np.isfinite(size):
                 w = np.exp(log_weights[m] - top)
                 total += w
                 for j in range(width):
                     out[r, j] += w * predictions[r, m, j]
-        for j in range(width):
-            out[r, j] /= total
+        if total > 0.0:
+            for j in range(width):
+                out[r, j] /= total
 
 
 @njit(cache=True, nogil=True)
 def judge(
-    log_weights, variances, ages, live, awake, predictions, truth, n_classes, task, losses
-):
+    log_weights: Floats,
+    variances: Floats,
+    ages: NDArray[np.int64],
+    live: Flags,
+    awake: Flags,
+    predictions: Floats,
+    truth: float,
+    n_classes: int,
+    task: int,
+    losses: Floats,
+) -> None:
     """Score every awake member on one label, move the weights, write ``losses (M,)``.
 
     ``predictions (M, O)`` are those made when the question was asked. ``losses`` holds 0/1
-    errors or absolute errors in standardised units, NaN for members that were not awake.
+    errors or absolute errors in standardised units, NaN for members that were not awake. A
+    prediction that is not finite scores ``WORST``.
     """
     members = live.shape[0]
     scores = np.zeros(members)
@@ -75,8 +99,11 @@ def judge(
             gap = truth - predictions[m, 0]
             losses[m] = abs(gap)
             v = variances[m]
-            scores[m] = max(-0.5 * (np.log(v) + gap * gap / v), WORST)
-            bounded = min(gap * gap, 100.0)
+            bounded = 100.0
+            scores[m] = WORST
+            if np.isfinite(gap):
+                scores[m] = max(-0.5 * (np.log(v) + gap * gap / v), WORST)
+                bounded = min(gap * gap, 100.0)
             part = max(1.0 / (ages[m] + 2.0), 1.0 - VARIANCE_DISCOUNT)
             v = (1.0 - part) * v + part * bounded
             variances[m] = max(v, VARIANCE_FLOOR)
@@ -88,9 +115,11 @@ def judge(
                     best = j
             losses[m] = 0.0 if best == c else 1.0
             p = predictions[m, c]
-            scores[m] = np.log((1.0 - SMOOTHING) * max(p, 0.0) + SMOOTHING / n_classes)
+            p = p if np.isfinite(p) and p > 0.0 else 0.0
+            scores[m] = np.log((1.0 - SMOOTHING) * p + SMOOTHING / n_classes)
         ages[m] += 1
-        w = np.exp(log_weights[m] - top)
+        # as they will be after the discount, so that those who sleep neither gain nor lose
+        w = np.exp(DISCOUNT * (log_weights[m] - top))
         weight_sum += w
         mixed += w * np.exp(scores[m])
     asleep = np.log(mixed / weight_sum) if weight_sum > 0.0 and mixed > 0.0 else WORST

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,7 @@ class Pending:
         self.limit = limit
         self.ttl = ttl
         self.table: dict[str, Asked] = {}
+        self._timed: dict[str, float] = {}  # those with an event time, which alone can be late
 
     def __len__(self) -> int:
         return len(self.table)
@@ -48,42 +50,61 @@ class Pending:
     def add(self, asked: Asked) -> None:
         """Remember a question; its id must not be in the table."""
         self.table[asked.id] = asked
+        if asked.ts is not None and math.isfinite(asked.ts):
+            self._timed[asked.id] = asked.ts
 
     def take(self, question: str) -> Asked | None:
         """Remove and return the question, or ``None`` if it is not waiting."""
+        self._timed.pop(question, None)
         return self.table.pop(question, None)
 
     def expire(self, now: float | None) -> list[tuple[Asked, str]]:
-        """Drop the oldest questions over the limit and those past their time to live."""
+        """Drop the oldest questions over the limit and those past their time to live.
+
+        A question that came with an earlier time than those before it waits for them to go.
+        """
         gone: list[tuple[Asked, str]] = []
         while len(self.table) > self.limit:
-            gone.append((self.table.pop(next(iter(self.table))), "table_full"))
+            gone.append((self._drop(next(iter(self.table))), "table_full"))
         if self.ttl is not None and now is not None:
-            while self.table:
-                oldest = self.table[next(iter(self.table))]
-                if oldest.ts is None or now - oldest.ts <= self.ttl:
+            while self._timed:
+                oldest = next(iter(self._timed))
+                if now - self._timed[oldest] <= self.ttl:
                     break
-                gone.append((self.table.pop(oldest.id), "time_to_live"))
+                gone.append((self._drop(oldest), "time_to_live"))
         return gone
+
+    def _drop(self, question: str) -> Asked:
+        self._timed.pop(question, None)
+        return self.table.pop(question)
 
     def to_parts(self) -> tuple[dict[str, NDArray[Any]], list[list[Any]]]:
         """Tensors stacked over the waiting questions, and a JSON-ready row for each."""
         rows = list(self.table.values())
         if not rows:
             return {}, []
+        outputs = max(len(r.mixed) for r in rows)
         tensors = {
             "raw": np.stack([r.raw for r in rows]),
-            "members": np.stack([r.members for r in rows]),
+            "members": np.stack([_padded(r.members, outputs) for r in rows]),
             "births": np.stack([r.births for r in rows]),
-            "mixed": np.stack([r.mixed for r in rows]),
+            "mixed": np.stack([_padded(r.mixed, outputs) for r in rows]),
         }
-        return tensors, [[r.id, r.key, r.row, r.ts, r.prediction, r.centre, r.scale] for r in rows]
+        return tensors, [
+            [r.id, r.key, r.row, r.ts, r.prediction, r.centre, r.scale, len(r.mixed)] for r in rows
+        ]
 
     def load_parts(self, tensors: dict[str, NDArray[Any]], info: list[list[Any]]) -> None:
         """Refill the table from what ``to_parts`` returned."""
-        self.table = {}
-        for i, (name, key, row, ts, prediction, *units) in enumerate(info):
-            self.table[name] = Asked(
-                name, key, row, ts, tensors["raw"][i], tensors["members"][i],
-                tensors["births"][i], prediction, tensors["mixed"][i], *units,
+        self.table, self._timed = {}, {}
+        for i, (name, key, row, ts, prediction, centre, scale, outputs) in enumerate(info):
+            raw, births = tensors["raw"][i], tensors["births"][i]
+            members, mixed = tensors["members"][i, :, :outputs], tensors["mixed"][i, :outputs]
+            self.add(
+                Asked(name, key, row, ts, raw, members, births, prediction, mixed, centre, scale)
             )
+
+
+def _padded(array: NDArray[np.float64], outputs: int) -> NDArray[np.float64]:
+    """Zeros for the classes that came after the question: a wider network asked later ones."""
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, outputs - array.shape[-1])])

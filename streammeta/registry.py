@@ -83,6 +83,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "scenarios.sensor_fault:SensorFault",
             "classification: real camera data, two mis-wirings induced",
         ),
+        "elec2": (
+            "scenarios.open_stream:elec2",
+            "classification: electricity prices, from STREAMMETA_DATA or River's data folder",
+        ),
         "open": (
             "scenarios.open_stream:open_stream",
             "open:NAME, a file NAME.csv.gz in STREAMMETA_DATA, such as open:elec2",

@@ -37,7 +37,12 @@ class SegmentRows:
     def cut(self, key: int, onset: int) -> None:
         """A new segment starts at ``onset``: only rows from there on are inside."""
         kept = self._slots(key, int(self.inside[key]))
-        inside = int((self.row[key, kept] >= onset).sum())
+        chosen = kept[self.row[key, kept] >= onset]
+        inside = len(chosen)
+        # late labels come out of order: what belongs to the segment is made the newest
+        newest = self._slots(key, inside)
+        for array in (self.raw, self.y, self.row):
+            array[key, newest] = array[key, chosen]
         self.inside[key] = inside
         self.open[key] = inside
 
@@ -49,8 +54,9 @@ class SegmentRows:
     def sample(
         self, key: int, n: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """``n`` rows drawn evenly from the segment (with replacement)."""
+        """The newest row and ``n - 1`` drawn evenly from the segment (with replacement)."""
         back = rng.integers(0, self.inside[key], n)
+        back[0] = 0
         slots = (self.count[key] - 1 - back) % SEGMENT_ROWS
         return self.raw[key, slots], self.y[key, slots]
 

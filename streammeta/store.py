@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 import structlog
 
@@ -239,7 +240,7 @@ class LocalStore:
         folder = self._shard(shard)
         data = record.to_bytes()
         name = self._path(shard, epoch)
-        aside = folder / f"{name.stem}.{os.getpid()}.aside"
+        aside = folder / f"{name.stem}.{uuid4().hex}.aside"
         try:
             self._make(folder)
             with open(aside, "wb") as file:
@@ -249,20 +250,27 @@ class LocalStore:
             try:
                 os.link(aside, name)
             finally:
-                aside.unlink()
+                aside.unlink(missing_ok=True)
             newest = max(self.epochs(shard))
             if newest > epoch:
                 name.unlink()
                 raise Fenced(_fenced(shard, epoch, newest))
             _fsync_folder(folder)
-        except FileExistsError as error:
-            raise Fenced(_fenced(shard, epoch, max(self.epochs(shard)))) from error
         except OSError as error:
+            newest = max(self.epochs(shard), default=0)
+            if newest >= epoch:
+                raise Fenced(_fenced(shard, epoch, newest)) from error
             cause = errno.errorcode.get(error.errno or 0, "")
             raise StoreError(f"{name}: cannot be written: {error.strerror} {cause}") from error
+        self._prune(shard, epoch)
+        return len(data)
+
+    def _prune(self, shard: int, epoch: int) -> None:
         for old in self.epochs(shard)[:-KEPT]:
             self._path(shard, old).unlink(missing_ok=True)
-        return len(data)
+        for left in self._shard(shard).glob("*.aside"):  # by writers that were killed
+            if int(left.name.partition(".")[0]) < epoch:
+                left.unlink(missing_ok=True)
 
     def clear(self, shard: int) -> None:
         """Forget all commits of the shard (``--fresh``)."""

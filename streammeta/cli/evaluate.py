@@ -20,7 +20,7 @@ EPILOG = """[bold]Examples[/]
 
 streammeta evaluate elec2.csv.gz --target target
 
-streammeta evaluate prices.parquet --target close --horizon 24 --time date --models streammeta,no_change,river.arf --json
+streammeta evaluate prices.parquet --target close --time date --horizon 24 --report prices.html
 """
 
 
@@ -50,7 +50,9 @@ def evaluate(
         None, help="File with meta-parameters to start from.", show_default=False
     ),
     report: Path | None = typer.Option(None, help="Write an HTML report.", show_default=False),
-    as_json: bool = typer.Option(False, "--json", help="JSON lines on stdout, default model first."),
+    as_json: bool = typer.Option(
+        False, "--json", help="JSON lines on stdout, default model first."
+    ),
 ) -> None:
     """Predict every row before its label is learned, with several models, and score them."""
     from scenarios.evaluation import Question, choose_task
@@ -144,5 +146,3 @@ def _write_report(
 
     told = f"{task} of {question.target!r} ({why}), chunk {question.chunk}, seed {question.seed}"
     evaluation_report(f"{question.data.name}", told, results).save(path)
-
-

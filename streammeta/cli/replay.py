@@ -1,2 +1,153 @@
-def replay() -> None: ...
-EPILOG = ""
+"""``streammeta replay``: a scenario with known drifts, watched as it goes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
+
+import typer
+
+from streammeta.cli.console import err, out, plain_table, progress_lines, score_table
+from streammeta.registry import components
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scenarios.bench import Outcome
+    from scenarios.scenario import Card, Scenario
+    from streammeta.events import Event
+    from streammeta.runtime import Pace
+
+EPILOG = """[bold]Examples[/]
+
+streammeta replay sensor_fault
+
+streammeta replay sine_switch --rows 10000 --pace 500/s --report sine.html
+"""
+
+
+def replay(
+    scenario: str | None = typer.Argument(None, help="A scenario by name.", show_default=False),
+    listed: bool = typer.Option(False, "--list", help="List the scenarios."),
+    seed: int = typer.Option(0, min=0, help="Seed of the scenario and of the models."),
+    pace: str = typer.Option("max", help="max, realtime, 10x or 500/s."),
+    models: str = typer.Option("streammeta,no_change", help="Comma-separated."),
+    rows: int | None = typer.Option(None, min=1, help="Only the first rows.", show_default=False),
+    chunk: int = typer.Option(1, min=1, help="Events answered with the state at its start."),
+    report: Path | None = typer.Option(None, help="Write an HTML report.", show_default=False),
+    as_json: bool = typer.Option(False, "--json", help="JSON lines on stdout."),
+) -> None:
+    """Replay a scenario with known drifts: scores, and the drifts found against the true ones."""
+    if listed or scenario is None:
+        _print_scenarios(as_json)
+        if scenario is None and not listed:
+            raise typer.BadParameter("expected the name of a scenario", param_hint="SCENARIO")
+        return
+    from scenarios.bench import Job, Outcome
+    from scenarios.models import build
+    from scenarios.prequential import prequential
+    from scenarios.scenario import scenario as make
+    from streammeta.report import require_matplotlib
+    from streammeta.runtime import Pace
+
+    if report is not None:
+        require_matplotlib()
+    speed = Pace.parse(pace)
+    stream = make(scenario, seed=seed, rows=rows)
+    card = stream.card
+    _announce(card)
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    made = [build(name, task=card.task, seed=seed, chunk=chunk) for name in names]
+    outcomes = []
+    with progress_lines(card.rows) as lines:
+        for name, model in zip(names, made, strict=True):
+            result = prequential(
+                model,
+                _paced(stream, speed),
+                task=card.task,
+                chunk=chunk,
+                name=name,
+                seed=seed,
+                progress=lines(name),
+            )
+            outcome = Outcome(Job(name, scenario, seed, rows, chunk), card, result)
+            outcomes.append(outcome)
+            if as_json:
+                typer.echo(json.dumps({**result.to_json(), **_drift_fields(outcome)}))
+    if not as_json:
+        out().print(score_table([o.result for o in outcomes]))
+        _print_drifts(outcomes[0])
+    if report is not None:
+        from streammeta.cli.pictures import evaluation_report
+
+        title = f"{card.name}, seed {seed}"
+        results = [o.result for o in outcomes]
+        evaluation_report(title, card.description, results, card.drifts).save(report)
+        err().print(f"report: {report}")
+
+
+def _paced(stream: Scenario, pace: Pace) -> Iterator[Event]:
+    """The events, each not before it is due."""
+    begin = monotonic()
+    for row, event in enumerate(stream.events()):
+        if pace.kind != "max":
+            at = row if pace.kind == "rate" or event.ts is None else event.ts
+            wait = begin + at / pace.value - monotonic()
+            if wait > 0:
+                sleep(wait)
+        yield event
+
+
+def _announce(card: Card) -> None:
+    err().print(f"{card.name}: {card.task}, {card.rows:,} rows: {card.description}", markup=False)
+    err().print(f"best possible: {card.ceiling}", markup=False)
+
+
+def _drift_fields(outcome: Outcome) -> dict[str, object]:
+    return {"true_drifts": outcome.card.drifts, "drift_report": outcome.drift_report()}
+
+
+def _print_drifts(outcome: Outcome) -> None:
+    """Each true drift with the alarm that found it (the first twenty), then the sum."""
+    from scenarios.bench import MAX_DELAY
+
+    found = outcome.drift_report()
+    if found is None:
+        out().print(f"true drifts are unknown; alarms at rows {outcome.result.drifts}")
+        return
+    drifts = outcome.card.drifts
+    if len(drifts) <= 20:
+        table = plain_table(f"drifts, {outcome.result.model}")
+        for name in ("true drift at row", "what", "first alarm", "rows later"):
+            table.add_column(name, justify="left" if name == "what" else "right")
+        for i, (start, end) in enumerate(drifts):
+            limit = min(end + MAX_DELAY, drifts[i + 1][0] - 1 if i + 1 < len(drifts) else 1 << 60)
+            alarm = next((a for a in outcome.result.drifts if start <= a <= limit), None)
+            what = "abrupt" if end == start else f"gradual, until {end:,}"
+            what = outcome.card.announcements.get(start, what)
+            shown = ["missed", ""] if alarm is None else [f"{alarm:,}", f"{alarm - start:,}"]
+            table.add_row(f"{start:,}", what, *shown)
+        out().print(table)
+    delay = found["mean_delay"]
+    out().print(
+        f"{outcome.result.model}: {found['found']} of {len(drifts)} drifts found within "
+        f"{MAX_DELAY} rows"
+        + (f", {delay:.0f} rows after they began on average" if delay is not None else "")
+        + f"; {found['false_alarms']} false alarms"
+    )
+
+
+def _print_scenarios(as_json: bool) -> None:
+    rows = components("scenarios").values()
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps({"name": row.name, "summary": row.summary}))
+        return
+    table = plain_table()
+    table.add_column("scenario", style="bold", no_wrap=True)
+    table.add_column("what it is")
+    for row in rows:
+        table.add_row(row.name, row.summary)
+    out().print(table)

@@ -1,2 +1,249 @@
-def run() -> None: ...
-EPILOG = ""
+"""``streammeta run``: attach to the stream that a config names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import typer
+
+from streammeta.cli.console import err, out
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from streammeta.cli.assembly import Parts
+    from streammeta.cli.comparison import Comparison
+    from streammeta.cli.live import LiveView
+    from streammeta.config_file import RunConfig
+    from streammeta.engine import Engine
+    from streammeta.events import Output
+    from streammeta.metrics import Metrics
+    from streammeta.runtime import RunEnd, ShardHost
+
+SAMPLE = 1.0  # seconds between two looks at the model's statistics
+
+EPILOG = """[bold]Examples[/]
+
+streammeta run examples/quickstart.toml
+
+streammeta run prices.toml --resume --pace 500/s --set model.inner_lr=0.05
+
+[dim]Environment: STREAMMETA_SECTION__FIELD overrides the file, such as STREAMMETA_METRICS__PORT=0.
+Ctrl-C or SIGTERM: finish the chunk, commit, stop, exit 0; a second Ctrl-C exits at once, 130.[/]
+"""
+
+
+def run(
+    config: Path = typer.Argument(..., help="A TOML, YAML or JSON file.", show_default=False),
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Check the config, open the stream, say what would run, stop."
+    ),
+    max_events: int | None = typer.Option(
+        None, min=1, help="Stop after this many events.", show_default=False
+    ),
+    sets: list[str] = typer.Option(
+        [], "--set", help="section.field=value, over file and environment.", show_default=False
+    ),
+    resume: bool | None = typer.Option(
+        None,
+        "--resume/--fresh",
+        help="Go on from the last commit, or forget all commits; default: as configured.",
+        show_default=False,
+    ),
+    pace: str | None = typer.Option(
+        None, help="max, realtime, 10x or 500/s; default: as configured.", show_default=False
+    ),
+) -> None:
+    """Attach to a stream: predict, learn, notice drift, adapt; serve metrics while it runs."""
+    from streammeta.cli.assembly import assemble
+    from streammeta.config_file import load_config
+    from streammeta.runtime import Pace, drain_on_signals
+
+    settings = load_config(config, sets=sets).config
+    if pace is not None:
+        settings = settings.model_copy(update={"pace": pace})
+    Pace.parse(settings.pace)
+    parts = assemble(config, settings)
+    comparison = _comparison(config, settings)
+    console = err()
+    _logs_to_stderr()
+    _announce(console, config, settings, parts)
+    if dry_run:
+        console.print("dry run: everything checked, nothing started")
+        return
+    fresh = not resume if resume is not None else _fresh(settings)
+    with drain_on_signals() as stop:
+        end = _attach(console, settings, parts, fresh, max_events, stop, comparison)
+        if comparison is not None and end.reason == "finished":
+            _compare(console, comparison, stop)
+
+
+def _attach(
+    console: Console,
+    settings: RunConfig,
+    parts: Parts,
+    fresh: bool,
+    max_events: int | None,
+    stop: Callable[[], bool],
+    comparison: Comparison | None,
+) -> RunEnd:
+    """The live part: from the first event to the last, or to the signal."""
+    from streammeta.cli.live import LiveView
+    from streammeta.metrics import MetricsServer
+    from streammeta.runtime import run_local
+
+    card = parts.card
+    told = card.announcements if card else {}
+    view = LiveView(console, parts.model.task, card.rows if card else None, told)
+    metrics = _metrics(parts) if settings.metrics.enabled else None
+    server = None
+    finished = False
+    try:
+        if metrics is not None:
+            server = MetricsServer(metrics, settings.metrics.host, settings.metrics.port)
+            console.print(f"metrics: http://{server.host}:{server.port}/metrics", markup=False)
+        host = _open(console, settings, parts, fresh, metrics)
+        if comparison is not None:
+            comparison.start()
+        begin = monotonic()
+        with view:
+            end = run_local(
+                host,
+                pace=settings.pace,
+                max_events=max_events,
+                stop=stop,
+                on_outputs=_watch(view, host, metrics),
+            )
+        _close(console, view, end, monotonic() - begin, parts)
+        finished = end.reason == "finished"
+        return end
+    finally:
+        if comparison is not None and not finished:
+            comparison.cancel()
+        if server is not None:
+            server.close()
+        if parts.store is not None:
+            parts.store.release()
+
+
+def _metrics(parts: Parts) -> Metrics:
+    from streammeta.metrics import Metrics
+
+    regression = parts.model.task == "regression"
+    return Metrics("streammeta", "regression" if regression else "classification")
+
+
+def _open(
+    console: Console, settings: RunConfig, parts: Parts, fresh: bool, metrics: Metrics | None
+) -> ShardHost:
+    """A host on which a shard is open: a new one, or taken up where its last commit left it."""
+    from streammeta.runtime import ShardHost
+
+    if parts.store is not None:
+        parts.store.claim()
+        if fresh:
+            parts.store.clear(0)
+    host = ShardHost(
+        parts.source,
+        parts.make(),
+        parts.store,
+        parts.sinks,
+        commit_every=settings.checkpoint.every_events if settings.checkpoint else 1000,
+        chunk=parts.model.chunk,
+        observer=metrics,
+    )
+    if host.open():
+        console.print(f"resumed after event {host.statistics().events:,}")
+    if metrics is not None:
+        metrics.ready = True
+    return host
+
+
+def _watch(
+    view: LiveView, host: ShardHost, metrics: Metrics | None
+) -> Callable[[list[Output]], None]:
+    """What is done with the outputs of each poll: draw, and sample the model once a second."""
+    sampled = 0.0
+
+    def take(outputs: list[Output]) -> None:
+        nonlocal sampled
+        view.take(outputs)
+        now = monotonic()
+        if metrics is not None and now - sampled >= SAMPLE:
+            sampled = now
+            engine: Engine = host.model  # type: ignore[assignment]
+            metrics.sample(engine.statistics())
+
+    return take
+
+
+def _comparison(path: Path, settings: RunConfig) -> Comparison | None:
+    """The jobs of [compare], checked before anything starts."""
+    from streammeta.errors import ConfigError, UsageError
+
+    if settings.compare is None:
+        return None
+    if settings.source.scenario is None:
+        raise ConfigError(f"{path}: compare: needs source.scenario, a stream with known drifts")
+    from streammeta.cli.comparison import Comparison
+
+    try:
+        return Comparison(settings, settings.compare)
+    except UsageError as fault:
+        raise ConfigError(f"{path}: compare: {fault}") from fault
+
+
+def _compare(console: Console, comparison: Comparison, stop: Callable[[], bool]) -> None:
+    from streammeta.cli.comparison import comparison_table, footnote
+
+    console.print(f"comparing: {len(comparison.jobs)} runs of the same stream in the background")
+    outcomes = comparison.finish(stop, console)
+    if not outcomes:
+        console.print("comparison stopped")
+        return
+    out().print(comparison_table(outcomes))
+    out().print(f"[dim]{footnote()}[/]")
+
+
+def _announce(console: Console, path: Path, settings: RunConfig, parts: Parts) -> None:
+    """What is about to run."""
+    name, model = parts.source.name, parts.model
+    console.print(f"{path}: {name}, {model.task} ({parts.why})", markup=False)
+    if parts.card is not None:
+        console.print(f"  {parts.card.description}", markup=False)
+    learns = f"{model.learner}, {model.inner_steps} inner steps, device {model.device}"
+    console.print(f"model: {learns}, chunk {model.chunk}, seed {model.seed}; pace {settings.pace}")
+    for sink in settings.sinks:
+        console.print(f"{sink.kind}: {sink.path or 'stdout'}", markup=False)
+    if settings.checkpoint is not None:
+        told = f"{settings.checkpoint.folder}, every {settings.checkpoint.every_events:,} events"
+        console.print(f"checkpoints: {told}", markup=False)
+
+
+def _close(console: Console, view: LiveView, end: RunEnd, seconds: float, parts: Parts) -> None:
+    """One line on what happened."""
+    names = {"finished": "end of the stream", "max_events": "--max-events", "stopped": "stopped"}
+    score = view.scores
+    told = (
+        f"{names[end.reason]}: {end.events:,} events in {seconds:.1f} s, "
+        f"{score.main} {score.values()[score.main]:.4f}, {len(view.drifts)} drifts, "
+        f"{view.meta_updates:,} meta-updates, {view.rejected:,} rejected"
+    )
+    console.print(told, markup=False)
+    if end.reason != "finished" and parts.store is not None:
+        console.print(f"committed after event {end.total:,}; go on with --resume")
+
+
+def _fresh(settings: RunConfig) -> bool:
+    return settings.checkpoint is not None and settings.checkpoint.on_start == "fresh"
+
+
+def _logs_to_stderr() -> None:
+    """structlog prints to stdout unless told otherwise, and stdout is for data."""
+    import structlog
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))

@@ -13,7 +13,7 @@ from streammeta.meta.net import Net, seed_class, widen
 #: Step sizes of the experts that also rehearse rows of the current segment.
 REPLAY_RATES = (3e-3,)
 #: Step sizes with which challengers go on learning once they are on their own.
-CHALLENGER_RATES = (3e-3, 1e-2)
+CHALLENGER_RATES = (3e-3, 3e-3)
 #: A primed second moment is trusted as if it came from this many steps.
 PRIMED_STEPS = 5_000
 
@@ -22,10 +22,11 @@ class Bank:
     """Stacked networks: parameters ``(K, E, P)``, one row of ``E`` experts for each key.
 
     Experts come in the order online, replay, challengers. ``live (K, E)``: takes part;
-    ``learns (K, E)``: takes online steps; ``births (K, E)``: the row it was born at.
+    ``learns (K, E)``: takes online steps; ``rehearses (K, E)``: takes steps on rows of the current
+    segment instead; ``births (K, E)``: the row it was born at.
     """
 
-    FIELDS = ("theta", "second", "steps", "live", "learns", "births")
+    FIELDS = ("theta", "second", "steps", "live", "learns", "rehearses", "births")
 
     def __init__(
         self, net: Net, task: int, rates: tuple[float, ...], replay: bool, challengers: int
@@ -51,6 +52,7 @@ class Bank:
         self.steps = np.zeros(shape, np.int64)
         self.live = np.zeros(shape, np.bool_)
         self.learns = np.zeros(shape, np.bool_)
+        self.rehearses = np.zeros(shape, np.bool_)
         self.births = np.zeros(shape, np.int64)
 
     def grow_keys(self, keys: int) -> None:
@@ -69,7 +71,10 @@ class Bank:
         self.steps[key] = 0
         self.live[key] = False
         self.live[key, :n] = True
-        self.learns[key] = self.live[key]
+        self.learns[key] = False
+        self.learns[key, self.online] = True
+        self.rehearses[key] = False
+        self.rehearses[key, self.rehearsing] = True
         self.births[key] = row
 
     def predict(
@@ -88,19 +93,9 @@ class Bank:
         rows: NDArray[np.float32],
         targets: NDArray[np.float32],
         n_classes: int,
-        *,
-        rehearse: bool,
+        chosen: NDArray[np.bool_],
     ) -> None:
-        """One step on the mean gradient of ``rows (n, D)``, ``targets (n,)``.
-
-        ``rehearse`` moves the replay experts, otherwise all the others that learn.
-        """
-        chosen = self.learns[key].copy()
-        if rehearse:
-            chosen[: self.rehearsing.start] = False
-            chosen[self.rehearsing.stop :] = False
-        else:
-            chosen[self.rehearsing] = False
+        """One step on the mean gradient of ``rows (n, D)``, ``targets (n,)``, for ``chosen (E,)``."""
         kernels.learn_rows(
             self.theta[key], self.second[key], self.steps[key], self.rates, chosen,
             self.sizes, rows, targets, n_classes, self.task,
@@ -114,14 +109,15 @@ class Bank:
         rows: NDArray[np.float32],
         targets: NDArray[np.float32],
         n_classes: int,
-        *,
-        learns: bool,
+        role: str,
     ) -> None:
-        """Put ``theta (P,)`` in a slot; if it ``learns`` on, ``rows`` prime its step sizes."""
+        """Put ``theta (P,)`` in a slot; ``role`` says how it goes on: ``waits`` (for its next
+        adaptation), ``learns`` or ``rehearses``. ``rows`` then prime its step sizes."""
         self.theta[key, expert] = theta
         self.live[key, expert] = True
-        self.learns[key, expert] = learns
-        if learns:
+        self.learns[key, expert] = role == "learns"
+        self.rehearses[key, expert] = role == "rehearses"
+        if role != "waits":
             kernels.prime_second(
                 self.theta[key, expert], self.second[key, expert], self.sizes,
                 rows, targets, n_classes, self.task,

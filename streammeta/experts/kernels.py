@@ -11,6 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 #: Decay of the second moment of the gradient (RMSprop with bias correction, Kingma & Ba 2015
 #: without the first moment).
@@ -23,7 +29,7 @@ CLASSIFICATION, REGRESSION = 0, 1
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def forward(theta, sizes, acts):
+def forward(theta: F32, sizes: I64, acts: F32) -> None:
     """Fill ``acts`` (inputs, hidden units and outputs, end to end) from its first ``sizes[0]``."""
     offset = 0
     start = 0
@@ -48,7 +54,7 @@ def forward(theta, sizes, acts):
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def backward(theta, sizes, acts, deltas, grad):
+def backward(theta: F32, sizes: I64, acts: F32, deltas: F32, grad: F32) -> None:
     """Add the gradient to ``grad``; the last ``sizes[-1]`` of ``deltas`` hold dloss/dlogits."""
     layers = sizes.shape[0] - 1
     offset = theta.shape[0]
@@ -80,7 +86,7 @@ def backward(theta, sizes, acts, deltas, grad):
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def output_delta(logits, delta, target, n_classes, task):
+def output_delta(logits: F32, delta: F32, target: float, n_classes: int, task: int) -> None:
     """Write dloss/dlogits of one row into ``delta``; cross-entropy or Huber."""
     if task == REGRESSION:
         delta[:] = 0.0
@@ -101,7 +107,9 @@ def output_delta(logits, delta, target, n_classes, task):
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def normalised_step(theta, second, grad, rate, correction):
+def normalised_step(
+    theta: F32, second: F32, grad: F32, rate: np.float32, correction: np.float32
+) -> None:
     """``second`` <- decayed mean of grad^2; ``theta`` -= rate * grad / sqrt(second / correction).
 
     A coordinate with a zero gradient keeps its moment (the sparse form), so an absent column
@@ -119,7 +127,9 @@ def normalised_step(theta, second, grad, rate, correction):
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def predict_bank(theta, live, sizes, rows, n_classes, task, out):
+def predict_bank(
+    theta: F32, live: Flags, sizes: I64, rows: F32, n_classes: int, task: int, out: F32
+) -> None:
     """Outputs of every live expert: ``theta (E, P)``, ``rows (n, D)`` -> ``out (n, E, O)``.
 
     Classification gives probabilities over the first ``n_classes``; regression standardised
@@ -145,7 +155,18 @@ def predict_bank(theta, live, sizes, rows, n_classes, task, out):
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def learn_rows(theta, second, steps, rates, learns, sizes, rows, targets, n_classes, task):
+def learn_rows(
+    theta: F32,
+    second: F32,
+    steps: I64,
+    rates: F32,
+    learns: Flags,
+    sizes: I64,
+    rows: F32,
+    targets: F32,
+    n_classes: int,
+    task: int,
+) -> None:
     """One normalised step on the mean gradient of ``rows (n, D)`` for every expert that learns.
 
     ``theta``, ``second``: ``(E, P)``; ``steps (E,)`` int64 counts steps for the bias correction.
@@ -178,7 +199,9 @@ def learn_rows(theta, second, steps, rates, learns, sizes, rows, targets, n_clas
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def sgd_rows(theta, rates, sizes, rows, targets, n_classes, task):
+def sgd_rows(
+    theta: F32, rates: F32, sizes: I64, rows: F32, targets: F32, n_classes: int, task: int
+) -> None:
     """One plain gradient step on the mean of ``rows``: ``theta (E, P)``, ``rates (E,)``."""
     width = 0
     for size in sizes:
@@ -203,22 +226,27 @@ def sgd_rows(theta, rates, sizes, rows, targets, n_classes, task):
 
 
 @njit(cache=True, nogil=True)
-def standardise(raw, scaled, mean, var, clip, out):
-    """Network inputs ``out (n, D)`` float32 from raw rows ``(n, D)`` float64; NaN becomes 0."""
+def standardise(raw: F64, scaled: F64, mean: F64, var: F64, clip: float, out: F32) -> None:
+    """Network inputs ``out (n, D)`` float32 from raw rows ``(n, D)`` float64; NaN becomes 0.
+
+    Columns with ``scaled`` 0 are not standardised; all are clipped, for a number may have been
+    hashed into one of those.
+    """
     for r in range(raw.shape[0]):
         for c in range(raw.shape[1]):
             value = raw[r, c]
             if np.isnan(value):
                 out[r, c] = 0.0
-            elif scaled[c] == 0.0:
-                out[r, c] = value
-            else:
-                z = (value - mean[c]) / np.sqrt(var[c] + 1e-12)
-                out[r, c] = min(max(z, -clip), clip)
+                continue
+            if scaled[c] != 0.0:
+                value = (value - mean[c]) / np.sqrt(var[c] + 1e-12)
+            out[r, c] = min(max(value, -clip), clip)
 
 
 @njit(cache=True, nogil=True)
-def update_moments(row, scaled, count, mean, var, floor):
+def update_moments(
+    row: F64, scaled: F64, count: F64, mean: F64, var: F64, floor: float
+) -> None:
     """Running mean and variance of each scaled column; an event weighs ``max(1/n, floor)``."""
     for c in range(row.shape[0]):
         value = row[c]
@@ -232,7 +260,9 @@ def update_moments(row, scaled, count, mean, var, floor):
 
 
 @njit(cache=True, fastmath=True, nogil=True)
-def prime_second(theta, second, sizes, rows, targets, n_classes, task):
+def prime_second(
+    theta: F32, second: F32, sizes: I64, rows: F32, targets: F32, n_classes: int, task: int
+) -> None:
     """``second (P,)`` <- mean over ``rows`` of the squared gradient of each at ``theta (P,)``."""
     width = 0
     for size in sizes:

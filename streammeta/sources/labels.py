@@ -69,9 +69,7 @@ def delayed(events: Iterable[Event], delay: int) -> Iterator[Event]:
                 yield event
             continue
         while held and held[0][0] <= asked:
-            answer = held.popleft()[1]
-            answer.ts = now if now is not None else answer.ts
-            yield answer
+            yield _told(held.popleft()[1], now)
         asked += 1
         now = event.ts if event.ts is not None else now
         if event.y is not None:
@@ -79,5 +77,8 @@ def delayed(events: Iterable[Event], delay: int) -> Iterator[Event]:
             event = Event(event.id, event.x, None, event.key, event.ts)
         yield event
     for _, answer in held:
-        answer.ts = now if now is not None else answer.ts
-        yield answer
+        yield _told(answer, now)
+
+
+def _told(answer: Event, now: float | None) -> Event:
+    return Event(answer.id, None, answer.y, answer.key, answer.ts if now is None else now)

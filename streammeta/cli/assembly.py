@@ -1,0 +1,104 @@
+"""From a checked config to the parts of a run: stream, sinks, store, model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streammeta.config import ModelConfig
+from streammeta.config_file import RunConfig, SinkConfig, SourceConfig
+from streammeta.errors import ConfigError, UsageError
+from streammeta.registry import find
+from streammeta.sources import FileSource, IterableSource, Source, decide_task
+from streammeta.store import LocalStore
+
+if TYPE_CHECKING:
+    from scenarios.scenario import Card
+    from streammeta.engine import Engine
+    from streammeta.sinks import Sink
+    from streammeta.snapshot import Snapshot
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a run is made of; ``card`` is there when the stream is a scenario.
+
+    ``why`` says how the task was chosen.
+    """
+
+    source: Source
+    model: ModelConfig
+    why: str
+    sinks: list[Sink]
+    store: LocalStore | None
+    card: Card | None
+
+    def make(self) -> Callable[[Snapshot | None], Engine]:
+        """What the host calls for a new or a restored engine."""
+        from streammeta.engine import Engine
+
+        config = self.model
+
+        def engine(snapshot: Snapshot | None) -> Engine:
+            return Engine(config) if snapshot is None else Engine.restore(config, snapshot)
+
+        return engine
+
+
+def assemble(path: Path, config: RunConfig) -> Parts:
+    """Build everything that can be built without starting.
+
+    Raises:
+        ConfigError: a name or an option in the config cannot be used.
+        SourceError: the stream cannot be opened.
+    """
+    try:
+        source, card, task, why = _stream(config.source, config.model.task)
+        sinks = [_sink(sink) for sink in config.sinks]
+    except UsageError as fault:
+        raise ConfigError(f"{path}: {fault}") from fault
+    store = LocalStore(config.checkpoint.folder) if config.checkpoint else None
+    model = config.model.model_copy(update={"task": task})
+    return Parts(source, model, why, sinks, store, card)
+
+
+def _stream(config: SourceConfig, task: str) -> tuple[Source, Card | None, str, str]:
+    if config.scenario is not None:
+        from scenarios.scenario import scenario
+
+        stream = scenario(config.scenario, seed=config.seed, rows=config.rows)
+        card = stream.card
+        if task not in ("auto", card.task):
+            raise UsageError(f"model.task is {task}, but scenario {card.name} is {card.task}")
+        delayed = IterableSource(stream.events, card.name, label_delay=config.label_delay)
+        return delayed, card, card.task, "the scenario's own"
+    assert config.path is not None  # SourceConfig demands one of the two
+    file = FileSource(
+        config.path,
+        target=config.target,
+        time=config.time,
+        key=config.key,
+        id=config.id,
+        ignore=config.ignore,
+        horizon=config.horizon,
+        label_delay=config.label_delay,
+        rows=config.rows,
+    )
+    labels = file.sniff().targets
+    chosen, why = decide_task(labels) if task == "auto" else (task, "as configured")
+    return file, None, chosen, why
+
+
+def _sink(config: SinkConfig) -> Sink:
+    kind = find("sinks", config.kind).load()
+    given = {"path": config.path, "kinds": config.outputs}
+    options = {name: value for name, value in given.items() if value is not None}
+    try:
+        signature(kind).bind(**options)
+    except TypeError as fault:
+        raise UsageError(f"sink {config.kind!r}: {fault}") from fault
+    made: Sink = kind(**options)
+    return made
