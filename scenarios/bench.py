@@ -201,11 +201,12 @@ def in_order(jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def spread(values: Sequence[float], digits: int = 4) -> str:
-    """Mean and sample standard deviation.
+    """Mean and sample standard deviation of the values that are defined.
 
-    >>> spread([0.9, 0.92]), spread([0.5])
-    ('0.9100 ± 0.0141', '0.5000')
+    >>> spread([0.9, 0.92]), spread([0.5]), spread([float("nan")])
+    ('0.9100 ± 0.0141', '0.5000', '-')
     """
+    values = [value for value in values if value == value]
     if not values:
         return "-"
     text = f"{mean(values):.{digits}f}"

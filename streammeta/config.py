@@ -34,7 +34,7 @@ class ModelConfig(Section):
     inner_steps: int = Field(3, ge=1, le=50)
     outer_lr: float = Field(3e-3, gt=0)
     tasks_per_update: int = Field(8, ge=1)
-    meta_every: int = Field(8, ge=1, description="labelled events per outer step")
+    meta_every: int = Field(16, ge=1, description="labelled events per outer step")
     support: int = Field(16, ge=1)
     query: int = Field(16, ge=1)
     memory: int = Field(512, ge=2, description="tasks kept for replay")

@@ -296,6 +296,8 @@ def score(state: State, asked: Asked, label: Label, target: float, learns: bool)
 
 def fit_outputs(members: NDArray[np.float64], outputs: int) -> NDArray[np.float64]:
     """Predictions made when there was room for fewer classes, padded with zeros."""
+    if members.shape[1] == outputs:
+        return members
     return np.pad(members, ((0, 0), (0, outputs - members.shape[1])))
 
 

@@ -120,9 +120,7 @@ class TaskMemory:
         slots = rng.integers(0, filled, n) + self.half * (np.arange(n) % 2)
         return Tasks(self.raw[slots], self.y[slots], self.key[slots])
 
-    def _put(
-        self, slot: int, key: int, raw: NDArray[np.float64], y: NDArray[np.float64]
-    ) -> None:
+    def _put(self, slot: int, key: int, raw: NDArray[np.float64], y: NDArray[np.float64]) -> None:
         self.raw[slot] = raw
         self.y[slot] = y
         self.key[slot] = key

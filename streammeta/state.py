@@ -56,6 +56,8 @@ class State:
         self.task = REGRESSION if c.task == "regression" else CLASSIFICATION
         self.pending = Pending(c.max_pending, c.label_ttl)
         self.allocated = False
+        self._scaled: NDArray[np.float64] = np.zeros(0)
+        self._scaled_for = -1  # columns in use when it was made
 
     @classmethod
     def fresh(cls, config: ModelConfig) -> State:
@@ -111,8 +113,12 @@ class State:
     @property
     def scaled(self) -> NDArray[np.float64]:
         """``(D,)``: 1 where a raw column is standardised."""
-        lag = np.full(self.lag_width, 1.0 if self.task == REGRESSION else 0.0)
-        return np.concatenate([self.columns.scaled, lag])
+        columns = self.columns
+        if self._scaled_for != columns.used:
+            lag = np.full(self.lag_width, 1.0 if self.task == REGRESSION else 0.0)
+            self._scaled = np.concatenate([columns.scaled, lag])
+            self._scaled_for = columns.used
+        return self._scaled
 
     @property
     def member_names(self) -> list[str]:

@@ -58,8 +58,11 @@ def main() -> None:
     Exit codes: 0 ok, 1 a gate failed, 2 usage, 69 source or sink unreachable, 70 internal error,
     78 invalid config, 130 interrupted.
     """
+    # The networks are small: a second thread only waits for the first, and where another process
+    # wants the same core it waits for long. Whoever knows better sets the variable.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        app()
+        app(prog_name="streammeta")
     except StreamMetaError as fault:
         typer.echo(f"streammeta: {fault}", err=True)
         sys.exit(fault.exit_code)

@@ -77,9 +77,7 @@ class Bank:
         self.rehearses[key, self.rehearsing] = True
         self.births[key] = row
 
-    def predict(
-        self, key: int, rows: NDArray[np.float32], n_classes: int
-    ) -> NDArray[np.float32]:
+    def predict(self, key: int, rows: NDArray[np.float32], n_classes: int) -> NDArray[np.float32]:
         """Outputs ``(n, E, O)`` for network inputs ``rows (n, D)``."""
         out = np.zeros((len(rows), len(self.rates), self.net.sizes[-1]), np.float32)
         kernels.predict_bank(
@@ -95,10 +93,18 @@ class Bank:
         n_classes: int,
         chosen: NDArray[np.bool_],
     ) -> None:
-        """One step on the mean gradient of ``rows (n, D)``, ``targets (n,)``, for ``chosen (E,)``."""
+        """One step on the mean gradient of ``rows (n, D)`` for the experts that are ``chosen``."""
         kernels.learn_rows(
-            self.theta[key], self.second[key], self.steps[key], self.rates, chosen,
-            self.sizes, rows, targets, n_classes, self.task,
+            self.theta[key],
+            self.second[key],
+            self.steps[key],
+            self.rates,
+            chosen,
+            self.sizes,
+            rows,
+            targets,
+            n_classes,
+            self.task,
         )
 
     def place(
@@ -119,8 +125,13 @@ class Bank:
         self.rehearses[key, expert] = role == "rehearses"
         if role != "waits":
             kernels.prime_second(
-                self.theta[key, expert], self.second[key, expert], self.sizes,
-                rows, targets, n_classes, self.task,
+                self.theta[key, expert],
+                self.second[key, expert],
+                self.sizes,
+                rows,
+                targets,
+                n_classes,
+                self.task,
             )
             self.steps[key, expert] = PRIMED_STEPS
 

@@ -244,9 +244,7 @@ def standardise(raw: F64, scaled: F64, mean: F64, var: F64, clip: float, out: F3
 
 
 @njit(cache=True, nogil=True)
-def update_moments(
-    row: F64, scaled: F64, count: F64, mean: F64, var: F64, floor: float
-) -> None:
+def update_moments(row: F64, scaled: F64, count: F64, mean: F64, var: F64, floor: float) -> None:
     """Running mean and variance of each scaled column; an event weighs ``max(1/n, floor)``."""
     for c in range(row.shape[0]):
         value = row[c]

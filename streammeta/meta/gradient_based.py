@@ -65,10 +65,8 @@ class GradientLearner:
         with torch.no_grad():
             start = state.theta.expand(x.shape[0], -1)
             fast, trail = self._inner(start, state.log_rates.exp(), x, y, mask, n_classes)
-            after = masked_mean(
-                losses(self.net.apply(fast, x), y, self.task, n_classes), mask
-            )
-        return fast, AdaptInfo(trail[0][1].loss, after)
+            after = masked_mean(losses(self.net.apply(fast, x), y, self.task, n_classes), mask)
+        return fast, AdaptInfo(trail[0].loss, after)
 
     def meta_update(self, state: State, batch: Batch, n_classes: int) -> tuple[State, MetaInfo]:
         """One Adam step on the mean query loss after adaptation; non-finite tasks are skipped."""
@@ -113,21 +111,21 @@ class GradientLearner:
         query = loss_and_gradient(self.net, fast, *batch[3:], self.task, n_classes)
         g = query.gradient
         by_rates = g.new_zeros(tasks, rates.numel())
-        for theta, at in reversed(trail):
+        for at in reversed(trail):
             if self.per_parameter:
                 by_rates -= at.gradient * g * rates
             if self.second_order:
-                g = g - hessian_vector(self.net, theta, at, rates * g, self.task)
+                g = g - hessian_vector(self.net, at, rates * g, self.task)
         return query.loss, g, by_rates
 
     def _inner(
         self, fast: Tensor, rates: Tensor, x: Tensor, y: Tensor, mask: Tensor, n_classes: int
-    ) -> tuple[Tensor, list[tuple[Tensor, Pass]]]:
-        """The inner loop: fast weights ``(B, P)``, and each step's start and pass."""
-        trail = []
+    ) -> tuple[Tensor, list[Pass]]:
+        """The inner loop: fast weights ``(B, P)``, and the pass of each step."""
+        trail: list[Pass] = []
         for _ in range(self.steps):
             at = loss_and_gradient(self.net, fast, x, y, mask, self.task, n_classes)
-            trail.append((fast, at))
+            trail.append(at)
             fast = rule.step(fast, at.gradient, rates)
         return fast, trail
 

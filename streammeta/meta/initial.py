@@ -35,19 +35,21 @@ def read_initial(path: str | Path, meta: MetaParameters) -> MetaParameters:
     try:
         with safe_open(path, framework="numpy") as image:
             described = json.loads((image.metadata() or {})["streammeta"])
+        sizes, task = tuple(described["sizes"]), described["task"]
+        n_classes = int(described["n_classes"])
         tensors = load_file(path)
     except FileNotFoundError:
         raise ConfigError(f"model.init: {path} does not exist") from None
-    except (SafetensorError, KeyError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise ConfigError(f"model.init: {path} holds no meta-parameters ({error})") from None
     net = meta.learner.net
-    if tuple(described["sizes"]) != net.sizes or described["task"] != meta.learner.task:
+    if sizes != net.sizes or task != meta.learner.task:
         raise ConfigError(
-            f"model.init: {path} was made for {described['task']} with layers "
-            f"{described['sizes']}; this stream needs {meta.learner.task} with {list(net.sizes)}"
+            f"model.init: {path} was made for {task} with layers {list(sizes)}; "
+            f"this stream needs {meta.learner.task} with {list(net.sizes)}"
         )
     current = meta.tensors()
     if tensors["log_rates"].shape != current["log_rates"].shape:
         spread = np.broadcast_to(tensors["log_rates"].mean(), current["log_rates"].shape)
         tensors["log_rates"] = spread.astype(np.float32)
-    return meta.with_tensors({**current, **tensors}, described["n_classes"], 0)
+    return meta.with_tensors({**current, **tensors}, n_classes, 0)

@@ -29,14 +29,14 @@ class State(NamedTuple):
     """What is carried: meta-parameters, inner rates, and the outer optimiser's moments.
 
     ``theta (P,)``; ``log_rates (1,)`` or ``(P,)``, natural logarithms; ``first`` and ``second``
-    ``(P + R,)`` moments of Adam over both end to end; ``count ()`` outer steps taken.
+    ``(P + R,)`` moments of Adam over both end to end; ``taken ()`` outer steps.
     """
 
     theta: Tensor
     log_rates: Tensor
     first: Tensor
     second: Tensor
-    count: Tensor
+    taken: Tensor
 
 
 class AdaptInfo(NamedTuple):
@@ -80,13 +80,13 @@ def adam(
     state: State, gradient: Tensor, lr: float, betas: tuple[float, float] = (0.9, 0.999)
 ) -> tuple[State, Tensor]:
     """Moments after one more gradient and the step to subtract (Kingma & Ba 2015, alg. 1)."""
-    count = state.count + 1
+    taken = state.taken + 1
     first = betas[0] * state.first + (1.0 - betas[0]) * gradient
     second = betas[1] * state.second + (1.0 - betas[1]) * gradient**2
-    first_hat = first / (1.0 - betas[0] ** count)
-    second_hat = second / (1.0 - betas[1] ** count)
+    first_hat = first / (1.0 - betas[0] ** taken)
+    second_hat = second / (1.0 - betas[1] ** taken)
     move = lr * first_hat / (second_hat.sqrt() + 1e-8)
-    return state._replace(first=first, second=second, count=count), move
+    return state._replace(first=first, second=second, taken=taken), move
 
 
 def clip_by_norm(gradient: Tensor, limit: float) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,8 @@ bias ``(out,)``. Leading axes stand for keys, experts or tasks: many networks in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -32,6 +32,16 @@ class Layer(NamedTuple):
     n_out: int
 
 
+@cache
+def _layers(sizes: tuple[int, ...]) -> tuple[Layer, ...]:
+    found, start = [], 0
+    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        bias = start + n_in * n_out
+        found.append(Layer(start, bias, bias + n_out, n_in, n_out))
+        start = bias + n_out
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class Net:
     """The shape of a network: ``sizes`` = inputs, hidden units of each layer, outputs.
@@ -46,15 +56,11 @@ class Net:
     @property
     def n_params(self) -> int:
         """Length ``P`` of the flat vector."""
-        return list(self.layers())[-1].end
+        return self.layers()[-1].end
 
-    def layers(self) -> Iterator[Layer]:
+    def layers(self) -> tuple[Layer, ...]:
         """The layers in order."""
-        start = 0
-        for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
-            bias = start + n_in * n_out
-            yield Layer(start, bias, bias + n_out, n_in, n_out)
-            start = bias + n_out
+        return _layers(self.sizes)
 
     def init(self, rng: np.random.Generator, count: int | None = None) -> NDArray[np.float32]:
         """He-normal weights (He et al. 2015), zero biases, the last layer ten times smaller.
@@ -64,7 +70,7 @@ class Net:
         """
         n = 1 if count is None else count
         theta = np.zeros((n, self.n_params), np.float32)
-        layers = list(self.layers())
+        layers = self.layers()
         for layer in layers:
             scale = np.sqrt(2.0 / layer.n_in) * (0.1 if layer is layers[-1] else 1.0)
             size = (n, layer.n_in * layer.n_out)
@@ -109,7 +115,8 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 class Pass(NamedTuple):
     """One forward and backward pass over tasks, kept for a Hessian-vector product.
 
-    ``loss (B,)``; ``gradient (B, P)``; ``hidden[l] (B, n, in_l)`` what layer ``l`` read;
+    ``loss (B,)``; ``gradient (B, P)``; ``hidden[l] (B, n, in_l)`` what layer ``l`` read,
+    ``active[l]`` 1 where that is above 0; ``weights[l] (B, in_l, out_l)``;
     ``deltas[l] (B, n, out_l)`` the loss's derivative by what it gave, before its ReLU;
     ``curvature`` of the loss in the outputs: class probabilities ``(B, n, C)``, or 1 inside and
     0 outside Huber's square ``(B, n, 1)``; ``share (B, n, 1)`` the weight of each row.
@@ -118,6 +125,8 @@ class Pass(NamedTuple):
     loss: Tensor
     gradient: Tensor
     hidden: list[Tensor]
+    active: list[Tensor]
+    weights: list[Tensor]
     deltas: list[Tensor]
     curvature: Tensor
     share: Tensor
@@ -132,10 +141,10 @@ def loss_and_gradient(
     written out, so that thousands of small networks cost a few batched products.
     """
     hidden, h = [], x
-    layers = list(net.layers())
-    for layer in layers:
+    layers = net.layers()
+    unpacked = [_unpack(theta, layer) for layer in layers]
+    for layer, (weight, bias) in zip(layers, unpacked, strict=True):
         hidden.append(h)
-        weight, bias = _unpack(theta, layer)
         h = torch.baddbmm(bias.unsqueeze(-2), h, weight)
         if layer is not layers[-1]:
             h = h.relu_()
@@ -150,33 +159,35 @@ def loss_and_gradient(
         delta[..., :n_classes] = curvature * share
         delta.scatter_add_(-1, y.long().unsqueeze(-1), -share)
     loss = masked_mean(losses(h, y, task, n_classes), mask)
+    active = [(h > 0).to(delta.dtype) for h in hidden]
     deltas, pieces = [delta], []
-    for layer, h in zip(reversed(layers), reversed(hidden), strict=True):
-        pieces += [delta.sum(-2), (h.mT @ delta).flatten(1)]
-        if layer is not layers[0]:
-            delta = (delta @ _unpack(theta, layer)[0].mT) * (h > 0)
+    for i in range(len(layers) - 1, -1, -1):
+        pieces += [delta.sum(-2), torch.bmm(hidden[i].mT, delta).flatten(1)]
+        if i > 0:
+            delta = torch.bmm(delta, unpacked[i][0].mT) * active[i]
             deltas.append(delta)
     gradient = torch.cat(pieces[::-1], -1)
-    return Pass(loss, gradient, hidden, deltas[::-1], curvature, share)
+    weights = [weight for weight, _ in unpacked]
+    return Pass(loss, gradient, hidden, active, weights, deltas[::-1], curvature, share)
 
 
-def hessian_vector(net: Net, theta: Tensor, at: Pass, vector: Tensor, task: Task) -> Tensor:
+def hessian_vector(net: Net, at: Pass, vector: Tensor, task: Task) -> Tensor:
     """Hessian of each task's loss times ``vector (B, P)``, exactly (Pearlmutter 1994).
 
-    ``at`` is the pass at ``theta``. The second derivative of a ReLU is taken as 0.
+    The second derivative of a ReLU is taken as 0.
     """
-    layers = list(net.layers())
+    layers = net.layers()
     r_h: Tensor | None = None  # derivative of what the layer reads, along the vector
     r_hidden: list[Tensor | None] = []
     r_z = vector
-    for layer, h in zip(layers, at.hidden, strict=True):
+    along = [_unpack(vector, layer) for layer in layers]
+    for i, (v_weight, v_bias) in enumerate(along):
         r_hidden.append(r_h)
-        v_weight, v_bias = _unpack(vector, layer)
-        r_z = torch.baddbmm(v_bias.unsqueeze(-2), h, v_weight)
+        r_z = torch.baddbmm(v_bias.unsqueeze(-2), at.hidden[i], v_weight)
         if r_h is not None:
-            r_z = torch.baddbmm(r_z, r_h, _unpack(theta, layer)[0])
-        if layer is not layers[-1]:
-            r_h = r_z * (at.hidden[len(r_hidden)] > 0)
+            r_z = torch.baddbmm(r_z, r_h, at.weights[i])
+        if i + 1 < len(layers):
+            r_h = r_z * at.active[i + 1]
     r_delta = torch.zeros_like(r_z)
     width = at.curvature.shape[-1]
     inner = at.curvature * r_z[..., :width]
@@ -185,21 +196,21 @@ def hessian_vector(net: Net, theta: Tensor, at: Pass, vector: Tensor, task: Task
     r_delta[..., :width] = inner * at.share
     pieces = []
     for i in range(len(layers) - 1, -1, -1):
-        h, r_in, delta, layer = at.hidden[i], r_hidden[i], at.deltas[i], layers[i]
-        product = h.mT @ r_delta
+        r_in, delta = r_hidden[i], at.deltas[i]
+        product = torch.bmm(at.hidden[i].mT, r_delta)
         if r_in is not None:
             product = torch.baddbmm(product, r_in.mT, delta)
         pieces += [r_delta.sum(-2), product.flatten(1)]
         if i > 0:
-            back = r_delta @ _unpack(theta, layer)[0].mT
-            back = torch.baddbmm(back, delta, _unpack(vector, layer)[0].mT)
-            r_delta = back * (h > 0)
+            back = torch.bmm(r_delta, at.weights[i].mT)
+            r_delta = torch.baddbmm(back, delta, along[i][0].mT) * at.active[i]
     return torch.cat(pieces[::-1], -1)
 
 
 def _unpack(flat: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
     """Weight ``(..., in, out)`` and bias ``(..., out)`` of one layer, as views."""
-    weight = flat[..., layer.start : layer.bias].unflatten(-1, (layer.n_in, layer.n_out))
+    weight = flat[..., layer.start : layer.bias]
+    weight = weight.reshape(*flat.shape[:-1], layer.n_in, layer.n_out)
     return weight, flat[..., layer.bias : layer.end]
 
 
@@ -219,7 +230,7 @@ def seed_class(theta: NDArray[np.float32], net: Net, index: int) -> None:
     """Output ``index`` of ``theta (..., P)`` <- the mean of the outputs before it, in place."""
     if index == 0:
         return
-    last = list(net.layers())[-1]
+    last = net.layers()[-1]
     shape = (*theta.shape[:-1], last.n_in, last.n_out)
     weight = theta[..., last.start : last.bias].reshape(shape)
     weight[..., index] = weight[..., :index].mean(-1)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from streammeta.config import ModelConfig
 from streammeta.errors import ConfigError
@@ -67,28 +68,29 @@ class MetaParameters:
         """These parameters with room for ``net``'s outputs and every class seeded."""
         if net == self.learner.net and n_classes <= max(self.n_classes, 1):
             return self
-        old = self.learner.net
-        state = self.state._asdict()
+        old, state = self.learner.net, self.state
         n = old.n_params
-        per_parameter = self.state.log_rates.numel() == n
-        pieces = {"theta": state["theta"], "first": state["first"][:n], "second": state["second"][:n]}
-        if per_parameter:
-            pieces |= {"log_rates": state["log_rates"], "first_rates": state["first"][n:]}
-            pieces |= {"second_rates": state["second"][n:]}
-        wide = {k: widen(v.cpu().numpy(), old, net) for k, v in pieces.items()}
+
+        def wide(part: Tensor) -> NDArray[np.float32]:
+            return widen(part.cpu().numpy(), old, net)
+
+        def moved(part: NDArray[np.float32]) -> Tensor:
+            return torch.from_numpy(part).to(self.device)
+
+        theta = wide(state.theta)
         for index in range(max(self.n_classes, 1), n_classes):
-            seed_class(wide["theta"], net, index)
-        if per_parameter and net != old:
-            unused = widen(np.ones(n, np.float32), old, net) == 0
-            wide["log_rates"][unused] = state["log_rates"].mean().item()
-        moved = {k: torch.from_numpy(v).to(self.device) for k, v in wide.items()}
-        tail = {
-            k: moved.get(f"{k}_rates", state[k][n:]) for k in ("first", "second")
-        }  # fmt: skip
+            seed_class(theta, net, index)
+        first, second = moved(wide(state.first[:n])), moved(wide(state.second[:n]))
+        log_rates = state.log_rates
+        tails = state.first[n:], state.second[n:]
+        if log_rates.numel() == n:
+            rates = wide(log_rates)
+            rates[widen(np.ones(n, np.float32), old, net) == 0] = log_rates.mean().item()
+            log_rates = moved(rates)
+            tails = moved(wide(tails[0])), moved(wide(tails[1]))
         new = State(
-            moved["theta"], moved.get("log_rates", state["log_rates"]),
-            torch.cat([moved["first"], tail["first"]]),
-            torch.cat([moved["second"], tail["second"]]), state["count"],
+            moved(theta), log_rates, torch.cat([first, tails[0]]), torch.cat([second, tails[1]]),
+            state.taken,
         )  # fmt: skip
         learner = replace(self.learner, net=net)  # type: ignore[type-var]
         return replace(self, learner=learner, state=new, n_classes=n_classes)
@@ -109,9 +111,9 @@ class MetaParameters:
         fast, info = self.learner.adapt(state, tx, ty, torch.ones_like(ty), n_classes)
         return fast[0].cpu().numpy(), info
 
-    def update(self, parts: list[NDArray[np.float32]], n_classes: int) -> tuple[
-        MetaParameters, MetaInfo
-    ]:  # fmt: skip
+    def update(
+        self, parts: list[NDArray[np.float32]], n_classes: int
+    ) -> tuple[MetaParameters, MetaInfo]:
         """One outer step on the six arrays of a ``Batch``."""
         batch = Batch(*(torch.from_numpy(part).to(self.device) for part in parts))
         state, info = self.learner.meta_update(self.state, batch, n_classes)

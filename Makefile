@@ -1,0 +1,35 @@
+# make run    the main job, from nothing          make test   the whole test suite, from nothing
+# make check  what CI runs: lint, types, tests    make env    the environment alone
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run test check lint types env clean
+
+run: env
+	$(BIN)/streammeta run examples/quickstart.toml --fresh
+
+test: env
+	$(BIN)/python -m pytest
+
+check: lint types test
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: env
+	$(BIN)/mypy
+
+env: $(STAMP)
+
+# torch first, at the tested version, so that nothing else can choose another build
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,parquet,yaml,report]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,289 @@
+"""The command as a person or a script meets it: stdout, stderr, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from streammeta.cli.live import LiveView
+from streammeta.events import DriftDetected, Predicted, Rejected, Scored
+
+HEAVY = ("torch", "river", "numba", "pandas", "numpy", "sklearn", "matplotlib", "pydantic")
+COMMANDS = ("run", "evaluate", "replay", "bench", "validate", "components")
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-W", "error", "-m", "streammeta.cli", *args]
+
+
+def streammeta(
+    *args: str, cwd: Path | None = None, code: int = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own and check its exit code."""
+    done = subprocess.run(
+        command(*args),
+        cwd=cwd,
+        env=settings(**environment),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def settings(**environment: str) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if "STREAMMETA" not in name}
+    root = str(Path(__file__).parent.parent)
+    return {**ours, "PYTHONPATH": root, "NO_COLOR": "1", "COLUMNS": "100", **environment}
+
+
+@pytest.fixture()
+def table(tmp_path: Path) -> Path:
+    """120 rows whose label follows x, a category, one short line and one missing target."""
+    lines = ["x,colour,label"]
+    for row in range(120):
+        lines.append(f"{row % 2 + row / 1000},{'red' if row % 3 else ''},{'ab'[row % 2]}")
+    lines[31] = "0.5,red"
+    lines[52] = "0.5,red,"
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\nfrom streammeta.cli import app\n"
+        f"for args in ([], *([c] for c in {COMMANDS!r})):\n"
+        "    try: app([*args, '--help'])\n"
+        "    except SystemExit: pass\n"
+        f"print('HEAVY', sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=settings(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_two_examples(name: str) -> None:
+    page = streammeta(name, "--help").stdout
+    assert page.count(f"streammeta {name}") >= 3 or page.count(f" {name} ") >= 3
+    assert "Examples" in page
+
+
+def test_evaluate_prints_scores_on_stdout_and_the_rest_on_stderr(table: Path) -> None:
+    done = streammeta("evaluate", str(table), "--target", "label", "--models", "majority,no_change")
+    assert "majority" in done.stdout
+    assert "kappa-temporal" in done.stdout
+    assert "classification of 'label' (the target has texts, such as 'a')" in done.stderr
+    assert "chunk 1" in done.stderr
+    assert "2 events rejected" in done.stderr
+    assert "line 32: 2 fields, expected 3" in done.stderr
+    assert "missing_target" in done.stderr
+
+
+def test_evaluate_json_is_one_object_per_model_the_default_first(table: Path) -> None:
+    done = streammeta("evaluate", str(table), "--target", "label", "--json", "--seed", "2")
+    ours, other = (json.loads(line) for line in done.stdout.splitlines())
+    assert (ours["model"], other["model"]) == ("streammeta", "no_change")
+    assert ours["rows"] == other["rows"] == 118
+    assert ours["metric"]["accuracy"] > 0.5 > other["metric"]["accuracy"]
+    assert (ours["seed"], ours["chunk"]) == (2, 1)
+    assert ours["experts"]
+    assert {"p50", "p99", "max"} == set(ours["latency_us"])
+
+
+def test_evaluate_forecasts_at_a_horizon_and_writes_a_report(tmp_path: Path) -> None:
+    path = tmp_path / "load.jsonl"
+    rows = [{"hour": h % 24, "load": (h % 24) * 1.5 + 0.25} for h in range(150)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    report = tmp_path / "out" / "report.html"
+    done = streammeta(
+        *("evaluate", str(path), "--target", "load", "--horizon", "2", "--chunk", "4"),
+        *("--models", "no_change", "--json", "--report", str(report)),
+    )
+    told = json.loads(done.stdout)
+    assert told["rows"] == 148
+    assert set(told["metric"]) == {"mae", "rmse", "r2", "mase", "mae_last_value"}
+    page = report.read_text()
+    assert "<svg" in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["evaluate", "none.csv", "--target", "y"], 69, "no such file"),
+        (["evaluate", "TABLE", "--target", "labl"], 2, "did you mean 'label'"),
+        (["evaluate", "TABLE", "--target", "label", "--task", "regression"], 2, "holds texts"),
+        (["evaluate", "TABLE", "--target", "label", "--task", "ranking"], 2, "expected auto"),
+        (["evaluate", "TABLE", "--target", "label", "--models", "nope"], 2, "no model is called"),
+        (["replay", "sine_swich"], 2, "did you mean sine_switch"),
+        (["replay", "sine_switch", "--pace", "fast"], 2, "expected max, realtime, 10x or 500/s"),
+        (["bench", "sine"], 2, "did you mean sine-switch"),
+        (["components", "show", "no_chang"], 2, "did you mean no_change"),
+        (["run", "none.toml"], 78, "cannot read none.toml"),
+        (["validate", "none.toml"], 78, "cannot read none.toml"),
+        (["fly"], 2, "No such command"),
+    ],
+)
+def test_a_wrong_call_says_why_in_one_line_and_has_its_exit_code(
+    table: Path, args: list[str], code: int, words: str
+) -> None:
+    args = [str(table) if arg == "TABLE" else arg for arg in args]
+    done = streammeta(*args, cwd=table.parent, code=code)
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_replay_tells_the_drifts_found_from_the_true_ones() -> None:
+    args = ("concept_mix", "--rows", "4200", "--models", "no_change")
+    done = streammeta("replay", *args)
+    assert "4,000" in done.stdout
+    assert "0 of 1 drifts found" in done.stdout
+    listed = streammeta("replay", "--list").stdout
+    assert "sensor_fault" in listed
+    told = json.loads(streammeta("replay", *args, "--json").stdout)
+    assert told["true_drifts"] == [[4_000, 4_000]]
+
+
+def test_bench_writes_json_lines_and_a_leaderboard(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    args = ("classification", "--quick", "--models", "no_change,majority", "--json", str(out))
+    done = streammeta("bench", *args, "--report", str(tmp_path / "r.html"))
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["model"] for line in lines] == ["no_change", "majority"]
+    assert lines[0]["command"].startswith("streammeta bench classification --quick")
+    assert "concept_mix: 6,000 rows, chunk 1, seeds 0" in done.stdout
+    assert "2 of 2" in done.stderr
+    assert "bench classification" in (tmp_path / "r.html").read_text()
+
+
+def test_components_are_listed_and_shown() -> None:
+    rows = [json.loads(line) for line in streammeta("components", "--json").stdout.splitlines()]
+    assert {"kind", "name", "target", "summary"} == set(rows[0])
+    assert {"maml", "sensor_fault", "jsonl", "sine-switch"} <= {row["name"] for row in rows}
+    assert "red and the blue wire" in streammeta("components", "show", "sensor_fault").stdout
+
+
+CONFIG = """
+[source]
+scenario = "sine_switch"
+rows = 900
+
+[[sinks]]
+path = "out/predictions.jsonl"
+outputs = ["predicted"]
+
+[metrics]
+port = 0
+
+[checkpoint]
+folder = "out/checkpoints"
+every_events = 100
+"""
+
+
+@pytest.fixture()
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "run.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+def rows_of(folder: Path) -> list[int]:
+    text = (folder / "out" / "predictions.jsonl").read_text()
+    return [json.loads(line)["row"] for line in text.splitlines()]
+
+
+def test_a_dry_run_checks_everything_and_starts_nothing(config: Path) -> None:
+    done = streammeta("run", str(config), "--dry-run", cwd=config.parent)
+    assert "nothing started" in done.stderr
+    assert not (config.parent / "out").exists()
+    wrong = streammeta("run", str(config), "--set", "sinks.0.kind=kafka", code=78)
+    assert "no sink is called 'kafka'" in wrong.stderr
+    wrong = streammeta("run", str(config), "--set", "model.sed=1", code=78)
+    assert "did you mean 'seed'" in wrong.stderr
+
+
+def test_a_run_that_stops_goes_on_where_it_was(config: Path) -> None:
+    folder = config.parent
+    first = streammeta("run", str(config), "--max-events", "250", cwd=folder)
+    assert "--max-events: 250 events" in first.stderr
+    assert rows_of(folder) == list(range(250))
+    second = streammeta("run", str(config), "--resume", cwd=folder)
+    assert "resumed after event 250" in second.stderr
+    assert rows_of(folder) == list(range(900))
+    third = streammeta("run", str(config), "--fresh", "--max-events", "10", cwd=folder)
+    assert "resumed" not in third.stderr
+    assert rows_of(folder) == list(range(10))
+
+
+def test_sigterm_drains_commits_and_exits_0_while_metrics_are_served(config: Path) -> None:
+    folder = config.parent
+    running = subprocess.Popen(
+        command("run", str(config), "--pace", "60/s"),
+        cwd=folder,
+        env=settings(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stderr is not None
+    address = ""
+    while not address:
+        line = running.stderr.readline()
+        assert line, "the run ended before it served metrics"
+        if line.startswith("metrics: "):
+            address = line.split()[1]
+    deadline = time.monotonic() + 60
+    page = ""
+    while "streammeta_predictions" not in page and time.monotonic() < deadline:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            page = answer.read().decode()
+        time.sleep(0.2)
+    time.sleep(1.0)
+    running.send_signal(signal.SIGTERM)
+    told = running.communicate(timeout=60)[1]
+    assert running.returncode == 0, told
+    assert "stopped: " in told
+    rows = rows_of(folder)
+    assert 0 < len(rows) < 900
+    streammeta("run", str(config), "--resume", cwd=folder)
+    assert rows_of(folder) == list(range(900))
+
+
+def test_the_live_view_names_a_fault_and_the_alarm_that_found_it() -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    page = StringIO()
+    view = LiveView(Console(file=page, width=200), "classification", 40, {20: "FAULT wires"})
+    with view:
+        for row in range(40):
+            view.take([Predicted(str(row), "", row, None, "a")])
+            view.take([Scored(str(row), "", row, "a", "a", 0.0, 0.1, 0)])
+            if row in (10, 27):
+                view.take([DriftDetected("", row, row - 2, 1, "hddm_w", "error")])
+        view.take([Rejected("x", "decode", "malformed", "line 3")])
+    told = page.getvalue()
+    assert "row     20: FAULT wires" in told
+    assert "row     27: drift detected by hddm_w on error (7 rows after the fault)" in told
+    assert "false alarm" in told
+    assert "40 of 40 rows" in view.line(time.monotonic())
+    assert "1 rejected" in view.line(time.monotonic())

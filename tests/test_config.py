@@ -1,0 +1,140 @@
+"""A config is right before anything starts, or says on one line what is wrong where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from streammeta.config_file import line_of, load_config
+from streammeta.errors import ConfigError
+
+GOOD = """
+pace = "500/s"
+
+[source]
+scenario = "sensor_fault"
+
+[model]
+seed = 4
+chunk = 8
+
+[[sinks]]
+path = "${FOLDER}/a.jsonl"
+
+[[sinks]]
+kind = "stdout"
+"""
+
+
+@pytest.fixture()
+def good(tmp_path: Path) -> Path:
+    path = tmp_path / "run.toml"
+    path.write_text(GOOD)
+    return path
+
+
+def fault(path: Path, text: str, **given: object) -> str:
+    path.write_text(text)
+    given.setdefault("environment", {})
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, **given)  # type: ignore[arg-type]
+    assert caught.value.exit_code == 78
+    return str(caught.value).replace(str(path), path.name)
+
+
+def test_set_goes_over_environment_goes_over_file_goes_over_defaults(good: Path) -> None:
+    environment = {
+        "FOLDER": "/out",
+        "STREAMMETA_MODEL__SEED": "5",
+        "STREAMMETA_MODEL__CHUNK": "16",
+        "STREAMMETA_DATA": "/not/a/setting",
+    }
+    effective = load_config(good, sets=["model.seed=6"], environment=environment)
+    model = effective.config.model
+    assert (model.seed, model.chunk, model.support) == (6, 16, 16)
+    origins = {name: origin for name, _, origin in effective.rows()}
+    assert origins["model.seed"] == "--set model.seed"
+    assert origins["model.chunk"] == "environment STREAMMETA_MODEL__CHUNK"
+    assert origins["pace"] == f"{good}:2"
+    assert origins["model.support"] == "default"
+    assert origins["sinks.1.kind"] == f"{good}:15"
+
+
+def test_a_variable_is_put_in_but_never_shown(good: Path) -> None:
+    effective = load_config(good, environment={"FOLDER": "/secret"})
+    assert effective.config.sinks[0].path == "/secret/a.jsonl"
+    shown = {name: value for name, value, _ in effective.rows()}
+    assert shown["sinks.0.path"] == '"${FOLDER}/a.jsonl"'
+
+
+def test_values_of_set_are_toml_or_else_text(good: Path) -> None:
+    sets = ["model.rates=[0.1, 0.2]", "pace=max", "model.replay=false", "sinks.0.kind=jsonl"]
+    config = load_config(good, sets=sets, environment={"FOLDER": "x"}).config
+    assert config.model.rates == (0.1, 0.2)
+    assert (config.pace, config.model.replay) == ("max", False)
+
+
+def test_an_unknown_field_is_named_with_its_line_and_the_nearest_one(tmp_path: Path) -> None:
+    text = '[source]\nscenario = "x"\n\n[model]\niner_lr = 0.1\n'
+    assert fault(tmp_path / "c.toml", text) == (
+        "c.toml:5: model.iner_lr: there is no such field; did you mean 'inner_lr'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[source]\nscenario = "x"\n[model]\nseed = -1\n', "c.toml:4: model.seed: "),
+        ('[source]\nscenario = "x"\npath = "y"\n', "c.toml:1: source: expected one of"),
+        ('[source]\npath = "y.csv"\n', "'path' needs 'target'"),
+        ("[model]\nseed = 1\n", "c.toml:1: source: is missing"),
+        ("[source\n", "c.toml: not TOML: "),
+        ('[source]\nscenario = "${NOWHERE}"\n', "variable NOWHERE is not set"),
+        ('[source]\nscenario = "x"\n[metrics]\nport = 70000\n', "c.toml:4: metrics.port: "),
+    ],
+)
+def test_what_is_wrong_is_said_where_it_is(tmp_path: Path, text: str, told: str) -> None:
+    assert told in fault(tmp_path / "c.toml", text)
+
+
+def test_a_fault_outside_the_file_names_where_it_came_from(good: Path) -> None:
+    environment = {"FOLDER": "x", "STREAMMETA_MODEL__CHUNK": "none"}
+    told = fault(good, GOOD, sets=["modl.seed=1"], environment=environment)
+    assert "environment STREAMMETA_MODEL__CHUNK: model.chunk: " in told
+    assert "--set modl.seed: modl: there is no such field; did you mean 'model'?" in told
+    assert "expected section.field=value" in fault(good, GOOD, sets=["seed"], environment={
+        "FOLDER": "x"
+    })  # fmt: skip
+
+
+def test_json_is_read_like_toml_and_other_suffixes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"source": {"scenario": "x"}, "model": {"seed": 2}}, indent=1))
+    assert load_config(path, environment={}).config.model.seed == 2
+    assert "run.json:1: not JSON" in fault(path, "{")
+    assert "expected .toml, .yaml or .json" in fault(tmp_path / "run.ini", "")
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(tmp_path / "none.toml", environment={})
+
+
+def test_yaml_is_read_like_toml(tmp_path: Path) -> None:
+    pytest.importorskip("yaml", reason="the extra yaml is not installed")
+    path = tmp_path / "run.yaml"
+    path.write_text("source:\n  scenario: x\nmodel:\n  seed: 2\n")
+    assert load_config(path, environment={}).config.model.seed == 2
+    assert "run.yaml:4: model.sed" in fault(path, "source:\n  scenario: x\nmodel:\n  sed: 2\n")
+
+
+def test_the_second_of_two_tables_of_one_name_is_found() -> None:
+    text = '[[sinks]]\nkind = "a"\n[[sinks]]\nkind = "b"\n'
+    assert line_of(text, ("sinks", 0, "kind")) == 2
+    assert line_of(text, ("sinks", 1, "kind")) == 4
+    assert line_of('{"model": {\n "seed": 1}}', ("model", "seed")) == 2
+
+
+@pytest.mark.parametrize("name", ["quickstart", "elec2"])
+def test_the_examples_are_valid(name: str) -> None:
+    path = Path(__file__).parent.parent / "examples" / f"{name}.toml"
+    assert load_config(path, environment={}).config.source.scenario
