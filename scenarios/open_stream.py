@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from scenarios.prequential import events_of
 from scenarios.scenario import Card, Scenario
@@ -37,7 +38,7 @@ class OpenStream(Scenario):
         self.seed = seed
         self.path = find_file(name)
         horizon = 1 if name in TARGETS else 0
-        self._options = {"time": TIMES.get(name), "horizon": horizon}
+        self._time, self._horizon = TIMES.get(name), horizon
         labels = self._source(rows).sniff().targets
         task, _ = decide_task(labels)
         total = sum(event.x is not None for event in events_of(self._source(rows)))
@@ -61,8 +62,8 @@ class OpenStream(Scenario):
         return FileSource(
             self.path,
             target=target,
-            time=self._options["time"],  # type: ignore[arg-type]
-            horizon=int(self._options["horizon"] or 0),
+            time=self._time,
+            horizon=self._horizon,
             rows=rows,
         )
 
@@ -175,7 +176,7 @@ def _instead(name: str) -> str:
     )
 
 
-def _river_data_set(name: str):  # type: ignore[no-untyped-def]
+def _river_data_set(name: str) -> Any:
     from river import datasets
 
     made = getattr(datasets, name, None)

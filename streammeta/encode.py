@@ -48,7 +48,8 @@ class ColumnMap:
     def __init__(self) -> None:
         self.width = 0
         self.numeric: dict[str, int] = {}
-        self.blocks: dict[str, tuple[int, dict[str, int]]] = {}
+        #: first column, number of columns, and the categories that have one of their own
+        self.blocks: dict[str, tuple[int, int, dict[str, int]]] = {}
         self.flags: dict[str, int] = {}
         self.used = 0
         #: (width,) 1 where the column is standardised, 0 where it is used as it is
@@ -80,18 +81,43 @@ class ColumnMap:
         if not others and self.width:
             return row
         checked = {name: self._checked(name, x[name]) for name in others}
-        if self.width == 0:
-            self._reserve(checked)
-            row = self._absent.copy()
+        if self._admit(checked):
+            return self.row(x)  # every feature is known now
         for name in sorted(checked):
             self._place(row, name, checked[name])
         return row
+
+    def _admit(self, checked: Mapping[str, float | str | None]) -> bool:
+        """Give columns to what is new; whether anything was.
+
+        A feature that is missing may turn out to be a number or a category: it waits for its
+        first value before it takes a column.
+        """
+        before = self.width, len(self.numeric), len(self.blocks), len(self.flags)
+        first = self.width == 0
+        if first:
+            self._reserve(checked)
+        for name in sorted(checked):
+            value = checked[name]
+            if isinstance(value, str):
+                self._admit_categories(name, first=first)
+            elif value is not None:
+                self._admit_number(name)
+            elif name in self.numeric and name not in self.flags and self.used < self.width:
+                self.flags[name] = self._take(scaled=False)
+        if first:
+            self.schema_changes = {}
+        after = self.width, len(self.numeric), len(self.blocks), len(self.flags)
+        if after != before:
+            self._absent = self._absent_row()
+        return after != before
 
     def _checked(self, name: str, value: object) -> float | str | None:
         """The value as a number, a category or ``None``; nothing is changed yet."""
         if not isinstance(name, str):
             raise RejectedEvent("wrong_type", f"feature name {name!r} is not a string")
         if isinstance(value, str):
+            value = str(value)  # also numpy's
             if name in self.numeric:
                 detail = f"feature {name!r} is {value[:40]!r}, expected a number as before"
                 raise RejectedEvent("wrong_type", detail)
@@ -114,67 +140,57 @@ class ColumnMap:
         return str(value) if name in self.blocks else number
 
     def _place(self, row: NDArray[np.float64], name: str, value: float | str | None) -> None:
-        if value is None:
-            self._place_missing(row, name)
+        if value is None:  # its number stays NaN: the mean, once standardised
+            if name in self.flags:
+                row[self.flags[name]] = 1.0
         elif isinstance(value, str):
-            self._place_category(row, name, value)
+            row[self._category_column(name, value)] = 1.0
         else:
-            row[self._numeric_column(name)] = value
+            row[self.numeric[name]] = value
 
-    def _place_missing(self, row: NDArray[np.float64], name: str) -> None:
-        """NaN (the mean, once standardised) and a flag of its own, if there is room for one."""
-        if name in self.numeric and name not in self.flags and self.used < self.width:
-            self.flags[name] = self._take(scaled=False)
-        if name in self.flags:
-            row[self.flags[name]] = 1.0
-
-    def _place_category(self, row: NDArray[np.float64], name: str, value: str) -> None:
-        if name not in self.blocks:
-            self._count("feature_added")
-            room = min(CATEGORY_COLUMNS, self.width - self.used)
-            self.blocks[name] = (self.used if room else -1, {})
-            for _ in range(room):
-                self._take(scaled=False)
-        start, known = self.blocks[name]
-        if start < 0:
-            row[_hashed(f"{name}={value}", self.width)] = 1.0
-            return
-        if value not in known and len(known) < CATEGORY_COLUMNS:
+    def _category_column(self, name: str, value: str) -> int:
+        start, room, known = self.blocks[name]
+        if room == 0:
+            return _hashed(f"{name}={value}", self.width)
+        if value not in known and len(known) < room:
             known[value] = len(known)
         offset = known.get(value)
-        if offset is None or start + offset >= self.width:
-            offset = _hashed(value, min(CATEGORY_COLUMNS, self.width - start))
-        row[start + offset] = 1.0
+        return start + (_hashed(value, room) if offset is None else offset)
 
-    def _numeric_column(self, name: str) -> int:
+    def _admit_categories(self, name: str, *, first: bool) -> None:
+        if name not in self.blocks:
+            self._count("feature_added")
+            free = self.width - self.used
+            # columns were reserved for those of the first event; later ones leave half to others
+            room = min(CATEGORY_COLUMNS, free if first else (free + 1) // 2)
+            self.blocks[name] = (self.used, room, {})
+            for _ in range(room):
+                self._take(scaled=False)
+
+    def _admit_number(self, name: str) -> None:
         if name not in self.numeric:
             self._count("feature_added")
             free = self.used < self.width
-            column = self._take(scaled=True) if free else _hashed(name, self.width)
-            self.numeric[name] = column
-            self._absent = self._absent_row()
-        return self.numeric[name]
+            self.numeric[name] = self._take(scaled=True) if free else _hashed(name, self.width)
 
     def _absent_row(self) -> NDArray[np.float64]:
-        """The row of an event without features: NaN where a number would stand."""
+        """The row of an event without features: NaN where a number would stand.
+
+        Columns that nobody uses yet are NaN too: should a number come to stand there, rows that
+        were kept from before read as its mean.
+        """
         row = np.zeros(self.width)
+        row[self.used :] = math.nan
         row[list(self.numeric.values())] = math.nan
         return row
 
     def _reserve(self, x: Mapping[str, float | str | None]) -> None:
-        """Fix the width: what this event needs and a quarter, at least 4 columns, to spare.
-
-        A feature that is missing may turn out to be a number or a category: it waits for its
-        first value before it takes a column.
-        """
-        needed = sum(CATEGORY_COLUMNS if isinstance(v, str) else 1 for v in x.values())
+        """Fix the width: what this event needs and a quarter, at least 4 columns, to spare."""
+        # a feature that is missing: a number and its flag, or a few categories
+        sizes = {str: CATEGORY_COLUMNS, float: 1, type(None): 2}
+        needed = sum(sizes[type(v)] for v in x.values())
         self.width = min(needed + max(4, needed // 4), MAX_WIDTH)
         self.scaled = np.zeros(self.width)
-        self._absent = np.zeros(self.width)
-        row = np.zeros(self.width)
-        for name in sorted(x):
-            self._place(row, name, x[name])
-        self.schema_changes = {}
 
     def _take(self, *, scaled: bool) -> int:
         column = self.used
@@ -187,10 +203,11 @@ class ColumnMap:
 
     def to_info(self) -> dict[str, Any]:
         """JSON-ready form, a copy."""
+        blocks = self.blocks.items()
         return {
             "width": self.width,
             "numeric": dict(self.numeric),
-            "blocks": {name: [start, dict(known)] for name, (start, known) in self.blocks.items()},
+            "blocks": {n: [start, room, dict(known)] for n, (start, room, known) in blocks},
             "flags": dict(self.flags),
             "used": self.used,
             "scaled": self.scaled.tolist(),
@@ -203,7 +220,8 @@ class ColumnMap:
         made = cls()
         made.width, made.used = info["width"], info["used"]
         made.numeric, made.flags = dict(info["numeric"]), dict(info["flags"])
-        made.blocks = {n: (start, dict(known)) for n, (start, known) in info["blocks"].items()}
+        blocks = info["blocks"].items()
+        made.blocks = {n: (start, room, dict(known)) for n, (start, room, known) in blocks}
         made.scaled = np.array(info["scaled"], dtype=np.float64)
         made.schema_changes = dict(info["schema_changes"])
         made._absent = made._absent_row()

@@ -32,7 +32,7 @@ VARIANCE_AT_BIRTH = 0.3
 WORST = -12.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def blend(
     log_weights: Floats, live: Flags, predictions: Floats, n_classes: int, task: int, out: Floats
 ) -> None:
@@ -64,7 +64,7 @@ def blend(
                 out[r, j] /= total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def judge(
     log_weights: Floats,
     variances: Floats,

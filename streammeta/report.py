@@ -141,7 +141,7 @@ def chart(
 def to_svg(figure: Figure) -> str:
     """The figure as an inline SVG element."""
     page = StringIO()
-    figure.savefig(page, format="svg", metadata={"Date": None})
+    figure.savefig(page, format="svg", metadata={"Date": None, "Creator": None})
     text = page.getvalue()
     return text[text.index("<svg") :]
 

@@ -28,7 +28,7 @@ kind = "stdout"
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def good(tmp_path: Path) -> Path:
     path = tmp_path / "run.toml"
     path.write_text(GOOD)

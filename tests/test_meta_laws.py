@@ -341,9 +341,7 @@ def test_room_for_more_classes_keeps_what_was_learned(name: str) -> None:
 
 @every_learner
 def test_meta_parameters_travel_in_a_file(name: str, tmp_path: Any) -> None:
-    meta, _ = meta_parameters(name, "regression").update(
-        parts(tasks(make(name, "regression"))), 1
-    )
+    meta, _ = meta_parameters(name, "regression").update(parts(tasks(make(name, "regression"))), 1)
     write_initial(tmp_path / "made" / "init.safetensors", meta)
     fresh = meta_parameters(name, "regression", seed=5)
     read = read_initial(tmp_path / "made" / "init.safetensors", fresh)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenarios.concept_mix import CHANGES, ConceptMix
+from scenarios.concept_mix import CHANGES, ConceptMix, _concept
 from scenarios.models import build, split
 from scenarios.open_stream import available
 from scenarios.prequential import events_of, prequential
@@ -63,7 +63,8 @@ def test_the_first_fault_swaps_the_wires_and_the_second_swaps_others() -> None:
     order = np.concatenate(stream._orders)
     true = [stream._rows[i][0] for i in order]
     first, second = stream.faults
-    assert (3_000 <= first <= 3_200) and (6_200 <= second <= 6_400)
+    assert 3_000 <= first <= 3_200
+    assert 6_200 <= second <= 6_400
     assert seen[:first] == true[:first]
     assert seen[first]["rawred-mean"] == true[first]["rawblue-mean"]
     assert seen[first]["saturation-mean"] == true[first]["saturation-mean"]
@@ -76,12 +77,10 @@ def test_the_first_fault_swaps_the_wires_and_the_second_swaps_others() -> None:
 
 def test_concept_mix_leaves_one_label_in_ten_wrong_in_every_stretch() -> None:
     stream = ConceptMix(seed=5)
-    rows = [([v for v in x.values()], y) for x, y in stream]
+    rows = [(list(x.values()), y) for x, y in stream]
     for stretch in range(5):
         begin = 0 if stretch == 0 else sum(CHANGES[stretch - 1])
         end = CHANGES[stretch][0] if stretch < 4 else len(rows)
-        from scenarios.concept_mix import _concept
-
         wrong = np.mean([_concept(stretch, x) != (y == "up") for x, y in rows[begin:end]])  # type: ignore[arg-type]
         assert wrong == pytest.approx(0.10, abs=0.015)
 

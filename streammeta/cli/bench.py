@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ from streammeta.cli.console import err, out, plain_table
 from streammeta.registry import components, load
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from scenarios.bench import Job, Outcome, Suite, Summary
 
 EPILOG = """[bold]Examples[/]
@@ -93,7 +95,7 @@ def _print_suites() -> None:
 
 
 @contextmanager
-def _json_lines(path: Path | None):  # type: ignore[no-untyped-def]
+def _json_lines(path: Path | None) -> Iterator[Callable[[str, Outcome], None]]:
     """A function that writes the outcome of a suite as a JSON line at once."""
     from scenarios.bench import command_line
     from streammeta.errors import SinkError
@@ -119,7 +121,7 @@ def _json_lines(path: Path | None):  # type: ignore[no-untyped-def]
 
 
 @contextmanager
-def _ticks(todo: Sequence[Job]):  # type: ignore[no-untyped-def]
+def _ticks(todo: Sequence[Job]) -> Iterator[Callable[[Outcome], None]]:
     """A function that tells on stderr that a job is done."""
     from scenarios.bench import main_score
 
@@ -138,7 +140,7 @@ def _ticks(todo: Sequence[Job]):  # type: ignore[no-untyped-def]
     yield tell
 
 
-def _table(summary: Summary):  # type: ignore[no-untyped-def]
+def _table(summary: Summary) -> Table:
     table = plain_table(summary.title)
     for i, name in enumerate(summary.head):
         table.add_column(name, justify="left" if i == 0 else "right")

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from streammeta.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -43,6 +45,18 @@ def plain_table(title: str | None = None) -> Table:
     )
 
 
+def model_names(text: str) -> tuple[str, ...]:
+    """The names of a comma-separated ``--models``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise UsageError(f"--models is {text!r}, expected names such as streammeta,no_change")
+    return found
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A score for people: four decimals, a dash where it is not defined.
 
@@ -51,7 +65,8 @@ def number(value: float | None, digits: int = 4) -> str:
     """
     if value is None or value != value:
         return "-"
-    return f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.{digits}g}"
+    text = f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.{digits}g}"
+    return text.removeprefix("-") if float(text) == 0.0 else text
 
 
 def score_table(results: Sequence[Result], title: str | None = None) -> Table:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from streammeta.cli.console import err, out, progress_lines, score_table
+from streammeta.cli.console import err, model_names, out, progress_lines, score_table
 
 if TYPE_CHECKING:
     from scenarios.evaluation import Question
@@ -55,34 +55,41 @@ def evaluate(
     ),
 ) -> None:
     """Predict every row before its label is learned, with several models, and score them."""
-    from scenarios.evaluation import Question, choose_task
-    from scenarios.evaluation import evaluate as results_of
+    from scenarios.evaluation import Question
+
+    _judge(
+        Question(
+            data=data,
+            target=target,
+            task=_task(task),
+            models=model_names(models),
+            horizon=horizon,
+            time=time,
+            key=key,
+            id=id_,
+            ignore=_names(ignore),
+            chunk=chunk,
+            label_delay=label_delay,
+            rows=rows,
+            seed=seed,
+            overrides={"init": str(init)} if init else {},
+        ),
+        report,
+        as_json,
+    )
+
+
+def _judge(question: Question, report: Path | None, as_json: bool) -> None:
+    from scenarios.evaluation import choose_task, evaluate
     from streammeta.report import require_matplotlib
 
     if report is not None:
         require_matplotlib()  # before the work, not after it
-    names = _names(models)
-    question = Question(
-        data=data,
-        target=target,
-        task=_task(task),
-        models=names,
-        horizon=horizon,
-        time=time,
-        key=key,
-        id=id_,
-        ignore=_names(ignore),
-        chunk=chunk,
-        label_delay=label_delay,
-        rows=rows,
-        seed=seed,
-        overrides={"init": str(init)} if init else {},
-    )
     chosen, why = choose_task(question)
     _announce(question, chosen, why)
     results: list[Result] = []
-    with progress_lines(_count_rows(data, rows)) as lines:
-        for result in results_of(question, chosen, lines):
+    with progress_lines(_count_rows(question.data, question.rows)) as lines:
+        for result in evaluate(question, chosen, lines):
             results.append(result)
             if as_json:
                 typer.echo(json.dumps(result.to_json()))

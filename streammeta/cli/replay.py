@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from streammeta.cli.console import err, out, plain_table, progress_lines, score_table
+from streammeta.cli.console import err, model_names, out, plain_table, progress_lines, score_table
 from streammeta.registry import components
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def replay(
     stream = make(scenario, seed=seed, rows=rows)
     card = stream.card
     _announce(card)
-    names = [name.strip() for name in models.split(",") if name.strip()]
+    names = model_names(models)
     made = [build(name, task=card.task, seed=seed, chunk=chunk) for name in names]
     outcomes = []
     with progress_lines(card.rows) as lines:

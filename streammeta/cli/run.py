@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from streammeta.cli.console import err, out
+from streammeta.cli.console import err, number, out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -200,7 +200,7 @@ def _comparison(path: Path, settings: RunConfig) -> Comparison | None:
 def _compare(console: Console, comparison: Comparison, stop: Callable[[], bool]) -> None:
     from streammeta.cli.comparison import comparison_table, footnote
 
-    console.print(f"comparing: {len(comparison.jobs)} runs of the same stream in the background")
+    console.print(f"comparing models over seeds: {len(comparison.jobs)} runs")
     outcomes = comparison.finish(stop, console)
     if not outcomes:
         console.print("comparison stopped")
@@ -230,7 +230,7 @@ def _close(console: Console, view: LiveView, end: RunEnd, seconds: float, parts:
     score = view.scores
     told = (
         f"{names[end.reason]}: {end.events:,} events in {seconds:.1f} s, "
-        f"{score.main} {score.values()[score.main]:.4f}, {len(view.drifts)} drifts, "
+        f"{score.main} {number(score.values()[score.main])}, {len(view.drifts)} drifts, "
         f"{view.meta_updates:,} meta-updates, {view.rejected:,} rejected"
     )
     console.print(told, markup=False)

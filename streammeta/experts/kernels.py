@@ -28,7 +28,7 @@ HUBER = np.float32(2.0)
 CLASSIFICATION, REGRESSION = 0, 1
 
 
-@njit(cache=True, fastmath=True, nogil=True)
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def forward(theta: F32, sizes: I64, acts: F32) -> None:
     """Fill ``acts`` (inputs, hidden units and outputs, end to end) from its first ``sizes[0]``."""
     offset = 0
@@ -36,24 +36,26 @@ def forward(theta: F32, sizes: I64, acts: F32) -> None:
     last = sizes.shape[0] - 2
     for layer in range(last + 1):
         n_in, n_out = sizes[layer], sizes[layer + 1]
+        end = offset + n_in * n_out
+        weight = theta[offset:end].reshape(n_in, n_out)
+        bias = theta[end : end + n_out]
+        h = acts[start : start + n_in]
         out = acts[start + n_in : start + n_in + n_out]
-        bias = offset + n_in * n_out
         for j in range(n_out):
-            out[j] = theta[bias + j]
+            out[j] = bias[j]
         for i in range(n_in):
-            a = acts[start + i]
+            a = h[i]
             if a != 0.0:  # half of the hidden units and most encoded columns are zero
-                row = theta[offset + i * n_out : offset + (i + 1) * n_out]
                 for j in range(n_out):
-                    out[j] += a * row[j]
+                    out[j] += a * weight[i, j]
         if layer < last:
             for j in range(n_out):
                 out[j] = max(out[j], np.float32(0.0))
-        offset = bias + n_out
+        offset = end + n_out
         start += n_in
 
 
-@njit(cache=True, fastmath=True, nogil=True)
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def backward(theta: F32, sizes: I64, acts: F32, deltas: F32, grad: F32) -> None:
     """Add the gradient to ``grad``; the last ``sizes[-1]`` of ``deltas`` hold dloss/dlogits."""
     layers = sizes.shape[0] - 1
@@ -66,26 +68,29 @@ def backward(theta: F32, sizes: I64, acts: F32, deltas: F32, grad: F32) -> None:
         bias = offset - n_out
         offset = bias - n_in * n_out
         delta = deltas[end - n_out : end]
+        below = deltas[start : start + n_in]
+        h = acts[start : start + n_in]
+        weight = theta[offset:bias].reshape(n_in, n_out)
+        by_weight = grad[offset:bias].reshape(n_in, n_out)
+        by_bias = grad[bias : bias + n_out]
         for j in range(n_out):
-            grad[bias + j] += delta[j]
+            by_bias[j] += delta[j]
         for i in range(n_in):
-            a = acts[start + i]
+            a = h[i]
             if a != 0.0:
-                row = grad[offset + i * n_out : offset + (i + 1) * n_out]
                 for j in range(n_out):
-                    row[j] += a * delta[j]
+                    by_weight[i, j] += a * delta[j]
         if layer > 0:
             for i in range(n_in):
                 total = np.float32(0.0)
-                if acts[start + i] > 0.0:
-                    row = theta[offset + i * n_out : offset + (i + 1) * n_out]
+                if h[i] > 0.0:
                     for j in range(n_out):
-                        total += row[j] * delta[j]
-                deltas[start + i] = total
+                        total += weight[i, j] * delta[j]
+                below[i] = total
         end -= n_out
 
 
-@njit(cache=True, fastmath=True, nogil=True)
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def output_delta(logits: F32, delta: F32, target: float, n_classes: int, task: int) -> None:
     """Write dloss/dlogits of one row into ``delta``; cross-entropy or Huber."""
     if task == REGRESSION:
@@ -106,7 +111,7 @@ def output_delta(logits: F32, delta: F32, target: float, n_classes: int, task: i
     delta[int(target)] -= np.float32(1.0)
 
 
-@njit(cache=True, fastmath=True, nogil=True)
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def normalised_step(
     theta: F32, second: F32, grad: F32, rate: np.float32, correction: np.float32
 ) -> None:
@@ -126,7 +131,7 @@ def normalised_step(
         theta[k] -= rate * g / (np.sqrt(s * scale) + EPS)
 
 
-@njit(cache=True, fastmath=True, nogil=True)
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def predict_bank(
     theta: F32, live: Flags, sizes: I64, rows: F32, n_classes: int, task: int, out: F32
 ) -> None:
@@ -154,7 +159,7 @@ def predict_bank(
             out[r, e, 0] += np.float32(1.0)
 
 
-@njit(cache=True, fastmath=True, nogil=True)
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def learn_rows(
     theta: F32,
     second: F32,
@@ -191,14 +196,15 @@ def learn_rows(
             )
             backward(theta[e], sizes, acts, deltas, grad)
         if n > 1:
+            share = np.float32(1.0) / np.float32(n)
             for k in range(grad.shape[0]):
-                grad[k] /= n
+                grad[k] *= share
         steps[e] += 1
         correction = np.float32(1.0) - DECAY ** np.float32(steps[e])
         normalised_step(theta[e], second[e], grad, rates[e], correction)
 
 
-@njit(cache=True, fastmath=True, nogil=True)
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def sgd_rows(
     theta: F32, rates: F32, sizes: I64, rows: F32, targets: F32, n_classes: int, task: int
 ) -> None:
@@ -225,7 +231,7 @@ def sgd_rows(
             theta[e, k] -= step * grad[k]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def standardise(raw: F64, scaled: F64, mean: F64, var: F64, clip: float, out: F32) -> None:
     """Network inputs ``out (n, D)`` float32 from raw rows ``(n, D)`` float64; NaN becomes 0.
 
@@ -243,7 +249,7 @@ def standardise(raw: F64, scaled: F64, mean: F64, var: F64, clip: float, out: F3
             out[r, c] = min(max(value, -clip), clip)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def update_moments(row: F64, scaled: F64, count: F64, mean: F64, var: F64, floor: float) -> None:
     """Running mean and variance of each scaled column; an event weighs ``max(1/n, floor)``."""
     for c in range(row.shape[0]):
@@ -257,7 +263,7 @@ def update_moments(row: F64, scaled: F64, count: F64, mean: F64, var: F64, floor
         var[c] = (1.0 - weight) * (var[c] + weight * gap * gap)
 
 
-@njit(cache=True, fastmath=True, nogil=True)
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def prime_second(
     theta: F32, second: F32, sizes: I64, rows: F32, targets: F32, n_classes: int, task: int
 ) -> None:
