@@ -45,7 +45,7 @@ SETTLED = 16
 #: Rows rehearsed per label by each replay expert, and rows inside before it starts.
 REHEARSAL = 8
 #: A challenger rehearses once more per label while its segment is younger than each of these.
-INTENSE = (128, 128, 256, 256, 512, 512)
+INTENSE = (128,) * 6 + (256,) * 4 + (512,) * 3
 
 
 def step(

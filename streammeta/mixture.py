@@ -17,8 +17,8 @@ from streammeta.experts.kernels import REGRESSION
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-#: Evidence of ``n`` events ago counts DISCOUNT**n; about fifty events are remembered.
-DISCOUNT = 0.98
+#: Evidence of ``n`` events ago counts DISCOUNT**n; about twenty events are remembered.
+DISCOUNT = 0.95
 #: Probability mass that is shared out evenly after every event.
 SHARE = 1e-3
 #: Part of every expert's probability that is spread over the classes before it is judged.
@@ -59,6 +59,10 @@ def blend(
                 total += w
                 for j in range(width):
                     out[r, j] += w * predictions[r, m, j]
+        if task != REGRESSION:  # members are of single precision: their sums are not quite 1
+            total = 0.0
+            for j in range(width):
+                total += out[r, j]
         if total > 0.0:
             for j in range(width):
                 out[r, j] /= total
