@@ -48,4 +48,4 @@ class ModelConfig(Section):
     freeze_at: int | None = Field(None, ge=0, description="stop all learning at this row")
 
     max_pending: int = Field(100_000, ge=1, description="questions that may wait for a label")
-    label_ttl: float | None = Field(None, gt=0, description="seconds of event time a label may take")
+    label_ttl: float | None = Field(None, gt=0, description="event-time seconds a label may take")

@@ -140,11 +140,11 @@ def accept(state: State, event: Event) -> NDArray[np.float64] | None:
 
 def check_label(state: State, label: Label) -> None:
     """Refuse labels that the task cannot use."""
-    number = isinstance(label, (int, float, np.integer, np.floating))
-    if number and not math.isfinite(label):
+    if isinstance(label, str):
+        if state.task == REGRESSION:
+            raise RejectedEvent("wrong_type", f"target is {label[:40]!r}, expected a number")
+    elif not math.isfinite(label):
         raise RejectedEvent("not_finite", f"target is {label}, expected a finite number")
-    if state.task == REGRESSION and not number:
-        raise RejectedEvent("wrong_type", f"target is {str(label)[:40]!r}, expected a number")
 
 
 def with_lags(state: State, key: int, features: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -204,9 +204,7 @@ def predict(
     return members, mixed, centre, scale
 
 
-def decide(
-    state: State, mixed: NDArray[np.float64], centre: float, scale: float
-) -> Label | None:
+def decide(state: State, mixed: NDArray[np.float64], centre: float, scale: float) -> Label | None:
     """The class or the value that the mixture stands for; ``None`` before any label."""
     if state.task == REGRESSION:
         return float(centre + scale * mixed[0])
@@ -349,9 +347,7 @@ def update_target_moments(state: State, key: int, value: float) -> None:
     moments[2] = (1.0 - weight) * (moments[2] + weight * gap * gap)
 
 
-def standard_targets(
-    state: State, key: int, targets: NDArray[np.float64]
-) -> NDArray[np.float32]:
+def standard_targets(state: State, key: int, targets: NDArray[np.float64]) -> NDArray[np.float32]:
     """Targets as the networks see them: class indices, or standardised values."""
     centre, scale = units(state, key)
     return ((targets - centre) / scale).astype(np.float32)
@@ -444,10 +440,15 @@ def grow_challengers(
         bank.place(key, second, theta, x, y, n_classes, role)
     outputs.append(
         Adapted(
-            state.key_names[key], row, int(state.segment[key]), bank.names[first],
-            "drift" if fresh else "growth", len(x),
-            float(info.loss_before[0]), float(info.loss_after[0]),
-        )  # fmt: skip
+            state.key_names[key],
+            row,
+            int(state.segment[key]),
+            bank.names[first],
+            "drift" if fresh else "growth",
+            len(x),
+            float(info.loss_before[0]),
+            float(info.loss_after[0]),
+        )
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from streammeta.config import ModelConfig
 from streammeta.errors import ConfigError
 from streammeta.events import Event, Label, MetaUpdated, Output, Value
 from streammeta.meta.initial import read_initial
+from streammeta.meta.net import Net, Task
 from streammeta.meta.parameters import MetaParameters
 from streammeta.snapshot import Snapshot
 from streammeta.state import State
@@ -62,6 +64,7 @@ class Engine:
         if config.task == "auto":
             raise ConfigError("model.task is 'auto'; expected classification or regression here")
         self.config = config
+        self.task: Task = "regression" if config.task == "regression" else "classification"
         self.state = State.fresh(config)
         self.meta: MetaParameters | None = None
 
@@ -129,8 +132,7 @@ class Engine:
         )  # fmt: skip
 
     def _first_meta(self) -> MetaParameters:
-        task = "regression" if self.config.task == "regression" else "classification"
-        meta = MetaParameters.fresh(self.config, self.state.net, task)
+        meta = MetaParameters.fresh(self.config, self.state.net, self.task)
         if self.config.init is None:
             return meta
         return read_initial(self.config.init, meta)
@@ -163,8 +165,12 @@ class Engine:
         info = {"schema": SCHEMA, **info}
         if self.meta is not None:
             tensors = {**tensors, **{f"meta/{n}": a for n, a in self.meta.tensors().items()}}
-            info["meta"] = {"n_classes": self.meta.n_classes, "updates": self.meta.updates}
-        return Snapshot({n: np.array(a) for n, a in tensors.items()}, info, blobs)
+            info["meta"] = {
+                "n_classes": self.meta.n_classes,
+                "updates": self.meta.updates,
+                "outputs": self.meta.learner.net.sizes[-1],
+            }
+        return Snapshot({n: np.array(a) for n, a in tensors.items()}, copy.deepcopy(info), blobs)
 
     @classmethod
     def restore(cls, config: ModelConfig, snapshot: Snapshot) -> Engine:
@@ -182,15 +188,11 @@ class Engine:
         _check_shapes(engine.state, snapshot.tensors)
         if "meta" in info:
             parts = {n.partition("/")[2]: a for n, a in snapshot.tensors.items() if "meta/" in n}
-            meta = MetaParameters.fresh(
-                config,
-                engine.state.net,
-                "regression" if config.task == "regression" else "classification",
-            )
-            learner_net = meta.matching(engine.state.net, 0)
-            engine.meta = learner_net.with_tensors(
-                parts, info["meta"]["n_classes"], info["meta"]["updates"]
-            )
+            kept = info["meta"]
+            # the meta-parameters may not have met the newest classes yet
+            net = Net((*engine.state.net.sizes[:-1], kept["outputs"]))
+            fresh = MetaParameters.fresh(config, net, engine.task)
+            engine.meta = fresh.with_tensors(parts, kept["n_classes"], kept["updates"])
         return engine
 
 

@@ -70,7 +70,7 @@ class Scored:
 
 @dataclass(slots=True)
 class DriftDetected:
-    """A detector raised an alarm at question ``row``; the change is estimated to start at ``onset``."""
+    """A detector raised an alarm at question ``row``; the change seems to start at ``onset``."""
 
     key: str
     row: int

@@ -131,9 +131,7 @@ class State:
 
     def births(self, key: int) -> NDArray[np.int64]:
         """``(M,)``: the row each member was born at."""
-        return np.concatenate(
-            [self.bank.births[key], np.zeros(len(SIMPLE_MEMBERS), np.int64)]
-        )
+        return np.concatenate([self.bank.births[key], np.zeros(len(SIMPLE_MEMBERS), np.int64)])
 
     def key_index(self, name: str) -> int:
         """The row of a key; a new key starts from the same initial networks as all others."""

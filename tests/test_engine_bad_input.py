@@ -1,4 +1,4 @@
-"""Bad input: every fault becomes a ``Rejected`` output, and the loop goes on as if it never came."""
+"""Bad input: every fault becomes a ``Rejected`` output; the loop goes on as if it never came."""
 
 from __future__ import annotations
 

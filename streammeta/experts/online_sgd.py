@@ -36,6 +36,7 @@ class OnlineSGD(Baseline):
         self.seed = seed
         self.hidden = hidden
         self.columns = ColumnMap()
+        self.theta = np.zeros((0, 0), np.float32)  # shaped by the first event
         self.classes: list[Label] = []
         self.kind = kernels.REGRESSION if task == "regression" else kernels.CLASSIFICATION
         self.y_count, self.y_mean, self.y_variance = 0, 0.0, 0.0
@@ -95,7 +96,7 @@ class OnlineSGD(Baseline):
 
     def _inputs(self, x: Mapping[str, Value]) -> NDArray[np.float32]:
         raw = self.columns.row(x)[None]
-        if not hasattr(self, "theta"):
+        if not self.theta.size:
             outputs = 1 if self.kind == kernels.REGRESSION else 8
             self._use(Net((self.columns.width, *self.hidden, outputs)))
             self.theta = self.net.init(np.random.default_rng(self.seed), 1)

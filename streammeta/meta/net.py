@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -35,7 +36,7 @@ class Layer(NamedTuple):
 @cache
 def _layers(sizes: tuple[int, ...]) -> tuple[Layer, ...]:
     found, start = [], 0
-    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for n_in, n_out in pairwise(sizes):
         bias = start + n_in * n_out
         found.append(Layer(start, bias, bias + n_out, n_in, n_out))
         start = bias + n_out
