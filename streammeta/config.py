@@ -35,15 +35,17 @@ class ModelConfig(Section):
     outer_lr: float = Field(3e-3, gt=0)
     tasks_per_update: int = Field(8, ge=1)
     meta_every: int = Field(16, ge=1, description="labelled events per outer step")
-    support: int = Field(16, ge=1)
-    query: int = Field(16, ge=1)
+    support: int = Field(16, ge=1, le=128, description="rows of a task that are adapted on")
+    query: int = Field(16, ge=1, le=128, description="later rows that judge the adaptation")
     memory: int = Field(512, ge=2, description="tasks kept for replay")
     replay: bool = Field(True, description="outer steps and segment replay from memory")
     init: str | None = Field(None, description="file with meta-parameters to start from")
 
     detectors: tuple[str, ...] = Field((), description="names; empty = the default for the task")
     on_drift: Literal["challenge", "reset", "ignore"] = "challenge"
-    challengers: int = Field(4, ge=0, le=16, description="slots for adapted experts")
+    challengers: int = Field(
+        4, ge=0, le=16, multiple_of=2, description="slots for adapted experts, two for each drift"
+    )
     challenger_init: Literal["meta", "random"] = "meta"
     freeze_at: int | None = Field(None, ge=0, description="stop all learning at this row")
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from drift import Alarm
 from streammeta import mixture
-from streammeta.encode import CLIP, MOMENT_FLOOR
+from streammeta.encode import CLIP, LARGEST, MOMENT_FLOOR
 from streammeta.errors import RejectedEvent
 from streammeta.events import (
     Adapted,
@@ -42,6 +42,8 @@ from streammeta.state import COUNT_DISCOUNT, LAG_COLUMNS, State
 GROWTH = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 40, 50, 64)
 #: From this many rows on the second challenger leaves the first and learns on its own.
 SETTLED = 16
+#: A task is closed this many rows late, so that an alarm can still cut it off at the onset.
+HELD_BACK = 32
 #: Rows rehearsed per label by each replay expert, and rows inside before it starts.
 REHEARSAL = 8
 #: A challenger rehearses once more per label while its segment is younger than each of these.
@@ -53,14 +55,17 @@ def step(
 ) -> tuple[State, list[Output]]:
     """Answer and learn one chunk of events; ``meta`` is ``None`` before the first event."""
     outputs: list[Output] = []
-    asked = ask(state, events, outputs)
-    for event, question in zip(events, asked, strict=True):
-        if event.error is not None or (event.x is not None and question is None):
-            continue  # rejected above
-        if event.y is None:
+    refused: set[int] = set()
+    asked = ask(state, events, refused, outputs)
+    ahead = {question.id for question in asked if question is not None}
+    for place, (event, question) in enumerate(zip(events, asked, strict=True)):
+        if question is not None:
+            ahead.discard(question.id)
+        if event.y is None or place in refused:
             continue
         if question is None:
-            question = state.pending.take(event.id)
+            # a label that stands before its question in the stream does not know it
+            question = None if event.id in ahead else state.pending.take(event.id)
             if question is None:
                 detail = f"label for id {event.id!r}: no question with this id is waiting"
                 outputs.append(Rejected(event.id, "join", "unmatched_label", detail))
@@ -75,19 +80,27 @@ def step(
 # -- questions -------------------------------------------------------------------------------
 
 
-def ask(state: State, events: Sequence[Event], outputs: list[Output]) -> list[Asked | None]:
-    """Answer every question of the chunk with the state as it is; one batch for each key."""
+def ask(
+    state: State, events: Sequence[Event], refused: set[int], outputs: list[Output]
+) -> list[Asked | None]:
+    """Answer every question of the chunk with the state as it is; one batch for each key.
+
+    The places of events that cannot be used go to ``refused``.
+    """
     accepted: dict[int, list[tuple[int, NDArray[np.float64]]]] = {}
+    waiting: set[str] = set()
     for place, event in enumerate(events):
-        if event.ts is not None and (state.last_ts is None or event.ts > state.last_ts):
-            state.last_ts = event.ts
         try:
-            raw = accept(state, event)
+            raw = accept(state, event, waiting)
         except RejectedEvent as reject:
             outputs.append(Rejected(event.id, "decode", reject.reason, reject.detail))
+            refused.add(place)
             continue
+        advance(state, event.ts)
         if raw is not None:
             accepted.setdefault(state.key_index(event.key), []).append((place, raw))
+            if event.y is None:
+                waiting.add(event.id)
     asked: list[Asked | None] = [None] * len(events)
     for key, rows in accepted.items():
         raws = np.stack([raw for _, raw in rows])
@@ -115,8 +128,14 @@ def ask(state: State, events: Sequence[Event], outputs: list[Output]) -> list[As
     return asked
 
 
-def accept(state: State, event: Event) -> NDArray[np.float64] | None:
-    """The raw row of a question, ``None`` for a pure label.
+def advance(state: State, ts: float | None) -> None:
+    """Event time goes forward only, and never to where no clock can be."""
+    if ts is not None and math.isfinite(ts) and (state.last_ts is None or ts > state.last_ts):
+        state.last_ts = ts
+
+
+def accept(state: State, event: Event, waiting: set[str]) -> NDArray[np.float64] | None:
+    """The raw row of a question, ``None`` for a pure label; ``waiting``: asked in this chunk.
 
     Raises:
         RejectedEvent: the event cannot be used.
@@ -129,7 +148,7 @@ def accept(state: State, event: Event) -> NDArray[np.float64] | None:
         if event.y is None:
             raise RejectedEvent("malformed", f"event {event.id!r} has neither features nor label")
         return None
-    if event.id in state.pending:
+    if event.id in state.pending or event.id in waiting:
         detail = f"event {event.id!r}: a question with this id is waiting for its label"
         raise RejectedEvent("duplicate_id", detail)
     features = state.columns.row(event.x)
@@ -138,13 +157,14 @@ def accept(state: State, event: Event) -> NDArray[np.float64] | None:
     return with_lags(state, state.key_index(event.key), features)
 
 
-def check_label(state: State, label: Label) -> None:
+def check_label(state: State, label: object) -> None:
     """Refuse labels that the task cannot use."""
-    if isinstance(label, str):
-        if state.task == REGRESSION:
-            raise RejectedEvent("wrong_type", f"target is {label[:40]!r}, expected a number")
-    elif not math.isfinite(label):
-        raise RejectedEvent("not_finite", f"target is {label}, expected a finite number")
+    if isinstance(label, (bool, int, float, np.integer, np.floating, np.bool_)):
+        if not -LARGEST <= label <= LARGEST:  # refuses NaN as well
+            raise RejectedEvent("not_finite", f"target is not a number within {LARGEST:g} of 0")
+    elif state.task == REGRESSION or not isinstance(label, str):
+        kind = "a number" if state.task == REGRESSION else "a string, number or boolean"
+        raise RejectedEvent("wrong_type", f"target is {str(label)[:40]!r}, expected {kind}")
 
 
 def with_lags(state: State, key: int, features: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -237,6 +257,8 @@ def answer(
 ) -> None:
     """A label has come: score, watch for drift, learn, close tasks, adapt challengers."""
     key = question.key
+    if isinstance(label, np.generic):
+        label = label.item()  # a snapshot is JSON, which knows no numpy
     learns = state.config.freeze_at is None or question.row < state.config.freeze_at
     known = label in state.class_index
     if state.task == REGRESSION:
@@ -343,6 +365,9 @@ def update_target_moments(state: State, key: int, value: float) -> None:
     moments[0] += 1.0
     weight = max(1.0 / moments[0], MOMENT_FLOOR)
     gap = value - moments[1]
+    if moments[2] > 0.0 and moments[0] > kernels.TRUSTED:
+        bound = kernels.WILD * math.sqrt(moments[2])
+        gap = min(max(gap, -bound), bound)
     moments[1] += weight * gap
     moments[2] = (1.0 - weight) * (moments[2] + weight * gap * gap)
 
@@ -398,13 +423,11 @@ def close_task(state: State, asked: Asked, outputs: list[Output]) -> None:
     """Enough rows of one segment have come: they become a task for replay."""
     length = state.config.support + state.config.query
     rows, key = state.segment_rows, asked.key
-    if rows.open[key] < length:
+    if rows.open[key] < length + HELD_BACK:
         return
-    rows.open[key] = 0
-    raw, y = rows.newest(key, length)
-    if len(raw) < length:
-        return
-    state.memory.add(key, raw, y, state.rng)
+    rows.open[key] -= length
+    raw, y = rows.newest(key, length + HELD_BACK)
+    state.memory.add(key, raw[:length], y[:length], state.rng)
     segment = int(state.segment[key])
     outputs.append(TaskClosed(state.key_names[key], asked.row, segment, length))
 
@@ -419,7 +442,9 @@ def grow_challengers(
         return
     if not fresh and inside not in GROWTH:
         return
+    trigger = "growth"
     if fresh:
+        trigger = "drift" if state.segment[key] else "start"
         hire(state, key)
     raw, targets = state.segment_rows.newest(key, GROWTH[-1])
     x, y = inputs(state, key, raw), standard_targets(state, key, targets)
@@ -444,7 +469,7 @@ def grow_challengers(
             row,
             int(state.segment[key]),
             bank.names[first],
-            "drift" if fresh else "growth",
+            trigger,
             len(x),
             float(info.loss_before[0]),
             float(info.loss_after[0]),

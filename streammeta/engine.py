@@ -54,10 +54,11 @@ class Engine:
         ConfigError: ``config.task`` is still ``auto``, or the device cannot be used.
 
     >>> engine = Engine(ModelConfig(task="classification"))
-    >>> for i in range(40):
-    ...     outputs = engine.learn({"x": float(i % 2)}, "odd" if i % 2 else "even")
-    >>> engine.predict({"x": 1.0})
-    'odd'
+    >>> for t in range(300):
+    ...     x = t * t % 23
+    ...     outputs = engine.learn({"x": x}, "high" if x > 11 else "low")
+    >>> engine.predict({"x": 21}), engine.predict({"x": 3})
+    ('high', 'low')
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -97,15 +98,14 @@ class Engine:
     def replay(self) -> list[Output]:
         """Take the outer steps that are due by the number of labels learned."""
         state, c = self.state, self.config
-        if not c.replay or self.meta is None or state.memory.seen < FIRST_TASKS:
+        if not c.replay or self.meta is None or core.frozen(state):
             return []
-        if core.frozen(state):
-            return []
+        due = state.labels // c.meta_every
+        if state.memory.seen < FIRST_TASKS:
+            state.outer_steps = due  # nothing to learn from yet, and nothing owed for it later
         outputs: list[Output] = []
-        while state.outer_steps < state.labels // c.meta_every:
+        while state.outer_steps < due:
             state.outer_steps += 1
-            if state.outer_steps < state.labels // c.meta_every - 1:
-                continue  # steps that fell due before there was a task to learn from
             outputs.append(self._outer_step())
         return outputs
 

@@ -94,7 +94,8 @@ class TaskClosed:
 class Adapted:
     """A challenger was adapted from the meta-parameters and joined the mixture.
 
-    ``trigger``: ``drift`` (the alarm) or ``growth`` (the segment's support window grew).
+    ``trigger``: ``start`` (a key's first label), ``drift`` (an alarm) or ``growth`` (the segment's
+    support window grew).
     ``loss_before`` and ``loss_after`` are mean losses on the ``support`` rows.
     """
 

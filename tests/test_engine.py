@@ -23,6 +23,7 @@ from engine_stories import (
 )
 
 from streammeta.config import ModelConfig
+from streammeta.core import HELD_BACK
 from streammeta.engine import Engine
 from streammeta.errors import ConfigError
 from streammeta.events import (
@@ -424,7 +425,7 @@ def test_a_task_never_straddles_a_drift(task: str, delay: int) -> None:
                 starts.append(output.onset)
             if isinstance(output, TaskClosed):
                 rows = engine.state.segment_rows
-                newest = rows._slots(0, length)
+                newest = rows._slots(0, length + HELD_BACK)[:length]
                 assert rows.row[0, newest].min() >= starts[-1]
                 assert output.rows == length
                 assert output.segment == len(starts) - 1

@@ -25,6 +25,10 @@ EPS = np.float32(1e-6)
 #: Standardised residual beyond which the regression loss is linear (Huber 1964).
 HUBER = np.float32(2.0)
 
+#: After this many values no single one moves the running moments as if it lay further than this
+#: many standard deviations away: one wild reading must not flatten a column.
+TRUSTED, WILD = 50, 10.0
+
 CLASSIFICATION, REGRESSION = 0, 1
 
 
@@ -259,6 +263,9 @@ def update_moments(row: F64, scaled: F64, count: F64, mean: F64, var: F64, floor
         count[c] += 1.0
         weight = max(1.0 / count[c], floor)
         gap = value - mean[c]
+        if var[c] > 0.0 and count[c] > TRUSTED:
+            bound = WILD * np.sqrt(var[c])
+            gap = min(max(gap, -bound), bound)
         mean[c] += weight * gap
         var[c] = (1.0 - weight) * (var[c] + weight * gap * gap)
 
