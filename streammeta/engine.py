@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from streammeta import core, mixture
 from streammeta.config import ModelConfig
-from streammeta.errors import ConfigError
+from streammeta.errors import ConfigError, UsageError
 from streammeta.events import Event, Label, MetaUpdated, Output, Value
 from streammeta.meta.initial import read_initial
 from streammeta.meta.net import Net, Task
-from streammeta.meta.parameters import MetaParameters
+from streammeta.meta.parameters import MetaParameters, pick_device
+from streammeta.registry import find
 from streammeta.snapshot import Snapshot
 from streammeta.state import State
 
@@ -51,7 +52,7 @@ class Engine:
     ``observe`` of at most a chunk gives the same states however the stream was cut.
 
     Raises:
-        ConfigError: ``config.task`` is still ``auto``, or the device cannot be used.
+        ConfigError: ``config.task`` is still ``auto``, or names something that does not exist.
 
     >>> engine = Engine(ModelConfig(task="classification"))
     >>> for t in range(300):
@@ -68,6 +69,13 @@ class Engine:
         self.task: Task = "regression" if config.task == "regression" else "classification"
         self.state = State.fresh(config)
         self.meta: MetaParameters | None = None
+        # what cannot work is said now, not at the first event
+        self.state.segmenter()
+        pick_device(config.device)
+        try:
+            find("learners", config.learner)
+        except UsageError as error:
+            raise ConfigError(f"model.learner: {error}") from None
 
     def predict(self, x: Mapping[str, Value], *, key: str = "") -> Label | None:
         """The prediction for ``x``; changes nothing. ``None`` before the first label."""

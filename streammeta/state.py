@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drift import Segmenter, default_detectors
+from drift import DETECTORS, Segmenter, default_detectors
 from streammeta.config import ModelConfig
 from streammeta.encode import ColumnMap
+from streammeta.errors import ConfigError, UsageError
 from streammeta.events import Label
 from streammeta.experts.bank import Bank
 from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
 from streammeta.meta.net import Net
 from streammeta.mixture import VARIANCE_AT_BIRTH
 from streammeta.pending import Pending
+from streammeta.registry import load
 from streammeta.replay import SegmentRows, TaskMemory
 
 #: Columns that code the class of one lagged label (class index modulo this).
@@ -147,11 +149,19 @@ class State:
         return index
 
     def segmenter(self) -> Segmenter:
-        """A fresh segmenter with the detectors of the configuration."""
+        """A fresh segmenter with the detectors of the configuration.
+
+        Raises:
+            ConfigError: no such detector, or one that cannot read this task's signal.
+        """
         kind = "regression" if self.task == REGRESSION else "classification"
         names = self.config.detectors or default_detectors(kind)
         signal = "ratio" if self.task == REGRESSION else "error"
-        return Segmenter(names, signal, seed=self.config.seed)
+        try:
+            detectors = [n if n in DETECTORS else load("detectors", n)() for n in names]
+            return Segmenter(detectors, signal, seed=self.config.seed)
+        except (ValueError, UsageError) as error:
+            raise ConfigError(f"model.detectors: {error}") from None
 
     def _grow_keys(self, keys: int) -> None:
         self.bank.grow_keys(keys)

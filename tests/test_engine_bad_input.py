@@ -20,7 +20,9 @@ from engine_stories import (
     stream,
 )
 
+from streammeta.config import ModelConfig
 from streammeta.engine import Engine
+from streammeta.errors import ConfigError
 from streammeta.events import Event, LabelExpired, Predicted, Rejected, Scored
 
 
@@ -141,3 +143,19 @@ def test_a_clock_that_says_nonsense_expires_nothing() -> None:
     )
     assert of(LabelExpired, outputs) == []
     assert [e.id for e in of(LabelExpired, run(engine, [Event("d", {"v": 1.0}, ts=99.0)]))] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"detectors": ("adwinn",)}, "adwin"),
+        ({"learner": "mamml"}, "maml"),
+        ({"device": "cuda:99"}, "cuda:99"),
+        ({"task": "auto"}, "classification"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused_before_anything_starts(
+    wrong: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ConfigError, match=named):
+        Engine(ModelConfig(**{"task": "classification", **wrong}))
