@@ -186,4 +186,5 @@ def _trait(model: Model, name: str) -> Any:
 
 def _finite(value: float) -> float | None:
     """JSON has no nan: an undefined score is ``null``."""
-    return round(value, 6) if value == value and abs(value) != float("inf") else None
+    finite = value == value and abs(value) != float("inf")
+    return round(value, 6) + 0.0 if finite else None  # + 0.0: never -0.0

@@ -22,6 +22,7 @@ NAMES: dict[str, tuple[str, str | None, str | None]] = {
     "srp": ("river.ensemble", "SRPClassifier", "SRPRegressor"),
 }
 SCALED = ("logistic", "linear", "knn")  # behind a StandardScaler and, for text, one-hot columns
+ENCODED = ("nb",)  # numbers as they are, one-hot columns for text
 
 
 class RiverModel(Baseline):
@@ -31,18 +32,30 @@ class RiverModel(Baseline):
         super().__init__(task, chunk)
         self.estimator = estimator
 
-    def answer(self, x: Mapping[str, Value]) -> Answer:
+    def answer(self, x: Mapping[str, Value], key: str) -> Answer:
         known = {name: value for name, value in x.items() if value is not None}
-        if self.task == "regression":
-            return float(self.estimator.predict_one(known)), None
-        probabilities = self.estimator.predict_proba_one(known)
+        try:
+            if self.task == "regression":
+                return float(self.estimator.predict_one(known)), None
+            probabilities = self.estimator.predict_proba_one(known)
+        except Exception as fault:
+            raise self._refused(fault) from fault
         if not probabilities:
             return None, None
         return max(probabilities, key=probabilities.__getitem__), probabilities
 
-    def learn(self, x: Mapping[str, Value], y: Label) -> None:
+    def learn(self, x: Mapping[str, Value], y: Label, key: str) -> None:
         known = {name: value for name, value in x.items() if value is not None}
-        self.estimator.learn_one(known, y)
+        try:
+            self.estimator.learn_one(known, y)
+        except Exception as fault:
+            raise self._refused(fault) from fault
+
+    def _refused(self, fault: Exception) -> UsageError:
+        """Not every estimator takes every kind of value: that is no fault of this program."""
+        name = type(self.estimator).__name__
+        told = f"{type(fault).__name__}: {fault}"
+        return UsageError(f"River's {name} cannot use row {self._row} of this stream ({told})")
 
 
 def river_estimator(name: str, task: str, seed: int) -> Any:
@@ -65,8 +78,14 @@ def river_estimator(name: str, task: str, seed: int) -> Any:
         made = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as fault:
         raise UsageError(f"cannot import {module}:{attribute}: {fault}") from fault
-    estimator = made(**_arguments(made, name, seed))
-    return _pipeline(estimator) if name in SCALED else estimator
+    needed = "predict_proba_one" if task == "classification" else "predict_one"
+    if not (hasattr(made, "learn_one") and hasattr(made, needed)):
+        raise UsageError(f"{module}:{attribute} is no River model for {task}: it has no {needed}")
+    try:
+        estimator = made(**_arguments(made, name, seed))
+    except (TypeError, ValueError) as fault:
+        raise UsageError(f"{module}:{attribute} cannot be made: {fault}") from fault
+    return _pipeline(estimator, name) if name in (*SCALED, *ENCODED) else estimator
 
 
 def _known(task: str) -> str:
@@ -79,12 +98,14 @@ def _arguments(made: Callable[..., Any], name: str, seed: int) -> dict[str, Any]
     return {"seed": seed} if "seed" in signature(made).parameters else {}
 
 
-def _pipeline(estimator: Any) -> Any:
+def _pipeline(estimator: Any, name: str) -> Any:
     from river import compose, multiclass, preprocessing
     from river.linear_model import LogisticRegression
 
     if isinstance(estimator, LogisticRegression):
         estimator = multiclass.OneVsRestClassifier(estimator)
-    numbers = compose.SelectType(int, float, bool) | preprocessing.StandardScaler()
+    numbers: Any = compose.SelectType(int, float, bool)
+    if name in SCALED:
+        numbers |= preprocessing.StandardScaler()
     words = compose.SelectType(str) | preprocessing.OneHotEncoder()
     return (numbers + words) | estimator

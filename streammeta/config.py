@@ -1,4 +1,4 @@
-"""Configuration of a model and of a run, checked before anything starts."""
+"""Configuration of a model, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ class ModelConfig(Section):
     task: Literal["auto", "classification", "regression"] = "auto"
     seed: int = Field(0, ge=0)
     chunk: int = Field(1, ge=1, description="events answered with the state at the chunk's start")
-    device: str = Field("auto", description="auto, cpu or cuda: where adaptation runs")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu or cuda: where adaptation runs",
+    )
 
     hidden: tuple[int, ...] = Field((40, 40), description="units of each hidden layer")
     rates: tuple[float, ...] = Field((1e-3, 3e-3, 1e-2), description="step sizes of the bank")

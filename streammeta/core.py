@@ -72,7 +72,7 @@ def step(
                 continue
         answer(state, question, event.y, meta, outputs)
     for gone, reason in state.pending.expire(state.last_ts):
-        name = list(state.keys)[gone.key]
+        name = state.key_names[gone.key]
         outputs.append(LabelExpired(gone.id, name, gone.row, reason))
     return state, outputs
 
@@ -95,6 +95,8 @@ def ask(
         except RejectedEvent as reject:
             outputs.append(Rejected(event.id, "decode", reject.reason, reject.detail))
             refused.add(place)
+            if reject.reason == "missing_target":
+                give_up(state, event.id, outputs)
             continue
         advance(state, event.ts)
         if raw is not None:
@@ -126,6 +128,14 @@ def ask(
         if events[place].y is None:
             state.pending.add(question)
     return asked
+
+
+def give_up(state: State, name: str, outputs: list[Output]) -> None:
+    """The label of a waiting question will never come."""
+    gone = state.pending.take(name)
+    if gone is not None:
+        key = state.key_names[gone.key]
+        outputs.append(LabelExpired(gone.id, key, gone.row, "missing_target"))
 
 
 def advance(state: State, ts: float | None) -> None:
@@ -344,32 +354,27 @@ def rehearse(state: State, key: int) -> None:
 
     While the segment is young, rows are few and worth several looks.
     """
-    bank, rows = state.bank, state.segment_rows
+    bank = state.bank
     inside = int(state.segment_labels[key])
+    newest = int(state.hosts[key, 1])
+    rounds = 1
+    if newest >= 0 and bank.rehearses[key, newest]:
+        rounds += sum(inside < age for age in INTENSE)
+    raw, targets = state.segment_rows.sample(key, rounds, REHEARSAL, state.rng)
+    x, y = inputs(state, key, raw), standard_targets(state, key, targets)
     chosen = bank.rehearses[key]
-    for extra in range(sum(inside < age for age in INTENSE) + 1):
-        if extra == 1:
-            newest = int(state.hosts[key, 1])
-            if newest < 0 or not chosen[newest]:
-                return
+    for start in range(0, len(y), REHEARSAL):
+        part = slice(start, start + REHEARSAL)
+        bank.learn(key, x[part], y[part], state.n_classes, chosen)
+        if start == 0 and rounds > 1:
             chosen = np.zeros_like(chosen)
             chosen[newest] = True
-        raw, targets = rows.sample(key, REHEARSAL, state.rng)
-        x, y = inputs(state, key, raw), standard_targets(state, key, targets)
-        bank.learn(key, x, y, state.n_classes, chosen)
 
 
 def update_target_moments(state: State, key: int, value: float) -> None:
     """Running mean and variance of the target of one key."""
-    moments = state.y_moments[key]
-    moments[0] += 1.0
-    weight = max(1.0 / moments[0], MOMENT_FLOOR)
-    gap = value - moments[1]
-    if moments[2] > 0.0 and moments[0] > kernels.TRUSTED:
-        bound = kernels.WILD * math.sqrt(moments[2])
-        gap = min(max(gap, -bound), bound)
-    moments[1] += weight * gap
-    moments[2] = (1.0 - weight) * (moments[2] + weight * gap * gap)
+    count, mean, variance = (state.y_moments[key, i : i + 1] for i in range(3))
+    kernels.update_moments(np.array([value]), np.ones(1), count, mean, variance, MOMENT_FLOOR)
 
 
 def standard_targets(state: State, key: int, targets: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -409,9 +414,8 @@ def open_segment(state: State, key: int, alarm: Alarm, outputs: list[Output]) ->
     state.segment_labels[key] = state.segment_rows.inside[key]
     state.hosts[key] = -1
     name = state.key_names[key]
-    outputs.append(
-        DriftDetected(name, alarm.row, onset, alarm.segment, alarm.detector, alarm.signal)
-    )
+    now = state.rows - 1  # later than the alarm's own row where labels are late
+    outputs.append(DriftDetected(name, now, onset, alarm.segment, alarm.detector, alarm.signal))
     if state.config.on_drift == "reset":
         state.bank.start(key, state.initial, state.rows)
         state.log_weights[key] = 0.0
@@ -425,8 +429,8 @@ def close_task(state: State, asked: Asked, outputs: list[Output]) -> None:
     rows, key = state.segment_rows, asked.key
     if rows.open[key] < length + HELD_BACK:
         return
+    raw, y = rows.newest(key, int(rows.open[key]))
     rows.open[key] -= length
-    raw, y = rows.newest(key, length + HELD_BACK)
     state.memory.add(key, raw[:length], y[:length], state.rng)
     segment = int(state.segment[key])
     outputs.append(TaskClosed(state.key_names[key], asked.row, segment, length))
@@ -438,7 +442,7 @@ def grow_challengers(
     """Adapt from the meta-parameters whenever the young segment's support has grown enough."""
     inside = int(state.segment_labels[key])
     fresh = state.hosts[key, 0] < 0
-    if len(state.bank.challengers) < 2 or inside == 0 or inside > GROWTH[-1]:
+    if len(state.bank.challengers) < 2 or inside == 0:
         return
     if not fresh and inside not in GROWTH:
         return
@@ -456,10 +460,10 @@ def grow_challengers(
     if not np.isfinite(theta).all():
         return
     first, second = (int(slot) for slot in state.hosts[key])
-    last = inside == GROWTH[-1]
+    last = inside >= GROWTH[-1]
     bank = state.bank
     bank.place(key, first, theta, x, y, n_classes, "learns" if last else "waits")
-    if inside <= SETTLED or not (bank.rehearses[key, second] or bank.learns[key, second]):
+    if fresh or inside <= SETTLED:
         settled = "rehearses" if state.config.replay else "learns"
         role = settled if inside >= SETTLED else "waits"
         bank.place(key, second, theta, x, y, n_classes, role)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streammeta import core, mixture
 from streammeta.config import ModelConfig
@@ -22,6 +22,8 @@ from streammeta.state import State
 
 #: Layout of a snapshot; raised when an older one can no longer be read as it is.
 SCHEMA = 1
+#: Settings that a resumed engine may have differently: they shape nothing that is stored.
+MAY_CHANGE = ("device", "chunk", "max_pending", "label_ttl", "init", "freeze_at", "outer_lr")
 #: Outer steps start when this many tasks have been closed.
 FIRST_TASKS = 2
 
@@ -76,6 +78,8 @@ class Engine:
             find("learners", config.learner)
         except UsageError as error:
             raise ConfigError(f"model.learner: {error}") from None
+        if config.init is not None and not Path(config.init).is_file():
+            raise ConfigError(f"model.init: {config.init} does not exist")
 
     def predict(self, x: Mapping[str, Value], *, key: str = "") -> Label | None:
         """The prediction for ``x``; changes nothing. ``None`` before the first label."""
@@ -108,6 +112,8 @@ class Engine:
         state, c = self.state, self.config
         if not c.replay or self.meta is None or core.frozen(state):
             return []
+        if len(state.bank.challengers) < 2 or c.challenger_init == "random":
+            return []  # nobody would ever read the meta-parameters
         due = state.labels // c.meta_every
         if state.memory.seen < FIRST_TASKS:
             state.outer_steps = due  # nothing to learn from yet, and nothing owed for it later
@@ -170,7 +176,7 @@ class Engine:
     def snapshot(self) -> Snapshot:
         """Everything needed to go on elsewhere, bit by bit on the CPU."""
         tensors, info, blobs = self.state.to_parts()
-        info = {"schema": SCHEMA, **info}
+        info = {"schema": SCHEMA, "config": self.config.model_dump(mode="json"), **info}
         if self.meta is not None:
             tensors = {**tensors, **{f"meta/{n}": a for n, a in self.meta.tensors().items()}}
             info["meta"] = {
@@ -185,15 +191,15 @@ class Engine:
         """The engine that ``snapshot`` described.
 
         Raises:
-            ConfigError: the snapshot's schema, or its shapes, do not fit ``config``.
+            ConfigError: the snapshot's schema is unknown, or it was made with another model.
         """
         found = snapshot.info.get("schema")
         if found != SCHEMA:
             raise ConfigError(f"snapshot has schema {found}, this version reads {SCHEMA}")
+        _check_config(config, snapshot.info["config"])
         engine = cls(config)
         info: dict[str, Any] = snapshot.info
         engine.state = State.from_parts(config, snapshot.tensors, info, snapshot.blobs)
-        _check_shapes(engine.state, snapshot.tensors)
         if "meta" in info:
             parts = {n.partition("/")[2]: a for n, a in snapshot.tensors.items() if "meta/" in n}
             kept = info["meta"]
@@ -204,13 +210,16 @@ class Engine:
         return engine
 
 
-def _check_shapes(state: State, tensors: dict[str, NDArray[Any]]) -> None:
-    if not state.allocated:
-        return
-    found, expected = tensors["bank/theta"].shape[1:], state.bank.theta.shape[1:]
-    wanted = (len(state.bank.rates), state.net.n_params)
-    if found != wanted or expected != wanted:
+def _check_config(config: ModelConfig, kept: dict[str, Any]) -> None:
+    """Refuse to go on with another model than the one that was stopped."""
+    now = config.model_dump(mode="json")
+    changed = [
+        f"{name} was {kept.get(name)!r} and is {now[name]!r}"
+        for name in now
+        if name not in MAY_CHANGE and kept.get(name) != now[name]
+    ]
+    if changed:
         raise ConfigError(
-            f"the snapshot holds {found[0]} networks of {found[1]} parameters, this configuration "
-            f"makes {wanted[0]} of {wanted[1]}; resume with the model it was made with, or --fresh"
+            f"model: cannot resume with another configuration ({'; '.join(changed)}); "
+            "put it back, or start --fresh"
         )

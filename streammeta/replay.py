@@ -52,11 +52,13 @@ class SegmentRows:
         return self.raw[key, slots], self.y[key, slots]
 
     def sample(
-        self, key: int, n: int, rng: np.random.Generator
+        self, key: int, rounds: int, n: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The newest row and ``n - 1`` drawn evenly from the segment (with replacement)."""
-        back = rng.integers(0, self.inside[key], n)
-        back[0] = 0
+        """``rounds`` batches of ``n`` rows end to end: each the newest row of the segment, then
+        ``n - 1`` drawn evenly from it (with replacement). ``(rounds * n, D)``, ``(rounds * n,)``.
+        """
+        back = rng.integers(0, self.inside[key], rounds * n)
+        back[::n] = 0
         slots = (self.count[key] - 1 - back) % SEGMENT_ROWS
         return self.raw[key, slots], self.y[key, slots]
 

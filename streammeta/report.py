@@ -103,6 +103,22 @@ def require_matplotlib() -> None:
         raise UsageError("reports need matplotlib: pip install 'streammeta[report]'")
 
 
+def require_report(path: Path) -> None:
+    """Say before the work, not after it, that a report cannot be made.
+
+    Raises:
+        UsageError: matplotlib is missing.
+        SinkError: the file cannot be written.
+    """
+    require_matplotlib()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+    except OSError as fault:
+        raise SinkError(f"cannot write {path}: {fault.strerror or fault}") from fault
+
+
 def chart(
     lines: Sequence[Line],
     *,

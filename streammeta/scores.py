@@ -4,8 +4,9 @@ Every score is cumulative over the stream and costs O(1) per label, in plain Pyt
 is the mean loss over the last ``WINDOW`` labels, as accuracy or as mean absolute error.
 
 Feed all outputs through ``observe``. The reference that repeats the last label is scored with the
-label that had *arrived when the question was answered*: with delayed labels or a chunk above 1 it
-is as stale as the model it is compared with.
+label of the same key that had *arrived when the question was answered*: with delayed labels or a
+chunk above 1 it is as stale as the model it is compared with. Before a key's first label it
+repeats the newest label of any key, as ``NoChange`` and ``LastValue`` do.
 """
 
 from __future__ import annotations
@@ -20,6 +21,29 @@ from streammeta.events import Label, LabelExpired, Output, Predicted, Scored
 WINDOW = 500  # labels in the rolling value
 
 
+class LastLabels:
+    """The newest label of each key; a key that has none yet gets the newest of all.
+
+    >>> last = LastLabels()
+    >>> last.take("a", 1.0)
+    >>> last.take("b", 2.0)
+    >>> last.of("a"), last.of("b"), last.of("c")
+    (1.0, 2.0, 2.0)
+    """
+
+    def __init__(self) -> None:
+        self._of_key: dict[str, Label] = {}
+        self._newest: Label | None = None
+
+    def of(self, key: str) -> Label | None:
+        """What repeating the last label would answer; ``None`` before the first label of all."""
+        return self._of_key.get(key, self._newest)
+
+    def take(self, key: str, label: Label) -> None:
+        """A label has arrived."""
+        self._of_key[key] = self._newest = label
+
+
 class Scores(ABC):
     """Cumulative scores of one model on one stream; ``n`` counts the labels seen."""
 
@@ -30,7 +54,7 @@ class Scores(ABC):
         self.n = 0
         self._recent: deque[float] = deque(maxlen=window)
         self._recent_sum = 0.0
-        self._last: Label | None = None  # newest label that has arrived
+        self._last = LastLabels()
         self._known: dict[int, Label | None] = {}  # row -> newest label when it was asked
         self._loss = 0.0
 
@@ -40,7 +64,7 @@ class Scores(ABC):
             if isinstance(output, Scored):
                 self.update(output)
             elif isinstance(output, Predicted):
-                self._known[output.row] = self._last
+                self._known[output.row] = self._last.of(output.key)
             elif isinstance(output, LabelExpired):
                 self._known.pop(output.row, None)
 
@@ -53,8 +77,11 @@ class Scores(ABC):
             self._recent_sum -= self._recent[0]
         self._recent.append(loss)
         self._recent_sum += loss
-        self._take(scored, self._known.pop(scored.row, self._last))
-        self._last = scored.truth
+        known = self._known
+        at = scored.row
+        repeated = known.pop(at) if at in known else self._last.of(scored.key)
+        self._take(scored, repeated)
+        self._last.take(scored.key, scored.truth)
 
     @property
     def rolling_loss(self) -> float:
@@ -192,4 +219,6 @@ def scores_for(task: str, window: int = WINDOW) -> Scores:
 
 def _against(accuracy: float, reference: float) -> float:
     """(p0 - pr) / (1 - pr); undefined (nan) where the reference is never wrong."""
-    return (accuracy - reference) / (1.0 - reference) if reference < 1.0 else float("nan")
+    if reference >= 1.0:
+        return float("nan")
+    return (accuracy - reference) / (1.0 - reference) + 0.0  # + 0.0: never -0.0

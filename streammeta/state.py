@@ -83,7 +83,7 @@ class State:
             outputs = 1 if self.task == REGRESSION else FIRST_OUTPUTS
         self.width = self.columns.width + self.lag_width
         self.net = Net((self.width, *c.hidden, outputs))
-        challengers = c.challengers if c.on_drift == "challenge" else 0
+        challengers = 0 if c.on_drift == "reset" else c.challengers
         self.bank = Bank(self.net, self.task, c.rates, c.replay, challengers)
         self.initial = self.net.init(np.random.default_rng(c.seed), len(self.bank.rates))
         self.memory = TaskMemory(c.memory, c.support + c.query, self.width)

@@ -74,7 +74,7 @@ def test_whatever_the_order_only_the_segment_is_drawn(
     expected = [n for n in order if n >= onset]
     assert newest(rows) == expected
     if expected:
-        raw, y = rows.sample(0, 64, np.random.default_rng(seed))
+        raw, y = rows.sample(0, 1, 64, np.random.default_rng(seed))
         assert raw.shape == (64, 2)
         assert set(y) <= set(expected)
 
@@ -83,7 +83,7 @@ def test_sampling_reaches_every_row_of_the_segment() -> None:
     rows = SegmentRows(1, 2)
     add(rows, range(600))
     rows.cut(0, 580)
-    _, y = rows.sample(0, 400, np.random.default_rng(0))
+    _, y = rows.sample(0, 1, 400, np.random.default_rng(0))
     assert set(y) == set(range(580, 600))
 
 

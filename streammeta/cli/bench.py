@@ -51,10 +51,10 @@ def bench(
             raise typer.BadParameter("expected the name of a suite", param_hint="SUITE")
         return
     from scenarios.bench import check, in_order, leaderboard
-    from streammeta.report import require_matplotlib
+    from streammeta.report import require_report
 
     if report is not None:
-        require_matplotlib()
+        require_report(report)
     chosen: Suite = load("suites", suite)
     names = [name.strip() for name in models.split(",") if name.strip()]
     todo = chosen.jobs(models=names, seeds=seeds, quick=quick)

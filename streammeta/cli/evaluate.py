@@ -81,10 +81,10 @@ def evaluate(
 
 def _judge(question: Question, report: Path | None, as_json: bool) -> None:
     from scenarios.evaluation import choose_task, evaluate
-    from streammeta.report import require_matplotlib
+    from streammeta.report import require_report
 
     if report is not None:
-        require_matplotlib()  # before the work, not after it
+        require_report(report)
     chosen, why = choose_task(question)
     _announce(question, chosen, why)
     results: list[Result] = []
@@ -118,10 +118,14 @@ def _announce(question: Question, task: str, why: str) -> None:
     parts = [f"{question.data.name}: {task} of {question.target!r} ({why})"]
     parts.append(f"chunk {question.chunk}")
     if question.horizon:
-        parts.append(f"{question.horizon} rows ahead")
+        parts.append(f"{_rows(question.horizon)} ahead")
     if question.label_delay:
-        parts.append(f"labels {question.label_delay} rows late")
+        parts.append(f"labels {_rows(question.label_delay)} late")
     err().print("; ".join(parts), markup=False)
+
+
+def _rows(n: int) -> str:
+    return "1 row" if n == 1 else f"{n} rows"
 
 
 def _tell_rejected(result: Result) -> None:

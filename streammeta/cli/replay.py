@@ -49,11 +49,11 @@ def replay(
     from scenarios.models import build
     from scenarios.prequential import prequential
     from scenarios.scenario import scenario as make
-    from streammeta.report import require_matplotlib
+    from streammeta.report import require_report
     from streammeta.runtime import Pace
 
     if report is not None:
-        require_matplotlib()
+        require_report(report)
     speed = Pace.parse(pace)
     stream = make(scenario, seed=seed, rows=rows)
     card = stream.card

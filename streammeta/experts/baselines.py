@@ -12,7 +12,9 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from streammeta.encode import LARGEST
 from streammeta.events import Event, Label, Output, Predicted, Rejected, Scored, Value
+from streammeta.scores import LastLabels
 
 FLOOR = 1e-15  # probabilities are clipped here before the logarithm, as River's LogLoss does
 
@@ -30,11 +32,11 @@ class Baseline(ABC):
         self._pending: dict[str, tuple[Mapping[str, Value], Predicted, int]] = {}
 
     @abstractmethod
-    def answer(self, x: Mapping[str, Value]) -> Answer:
+    def answer(self, x: Mapping[str, Value], key: str) -> Answer:
         """The prediction for ``x`` and, in classification, the probability of each class."""
 
     @abstractmethod
-    def learn(self, x: Mapping[str, Value], y: Label) -> None:
+    def learn(self, x: Mapping[str, Value], y: Label, key: str) -> None:
         """Take the label ``y`` of ``x``."""
 
     def observe(self, events: Sequence[Event]) -> list[Output]:
@@ -56,22 +58,31 @@ class Baseline(ABC):
 
     def _usable(self, event: Event, outputs: list[Output]) -> bool:
         self._clock += 1
-        reason, detail = event.error or ("", "")
-        if not reason and self.task == "regression" and event.y is not None:
-            if isinstance(event.y, str):
-                reason, detail = "wrong_type", f"label {event.y!r} is not a number"
-            elif not math.isfinite(event.y):
-                reason, detail = "not_finite", f"label {event.y!r} is not finite"
-        if not reason and event.x is not None and event.id in self._pending:
-            reason, detail = "duplicate_id", f"question {event.id!r} is still waiting for its label"
+        reason, detail = event.error or self._fault(event) or ("", "")
         if reason:
             outputs.append(Rejected(event.id, "decode", reason, detail))
         return not reason
 
+    def _fault(self, event: Event) -> tuple[str, str] | None:
+        """What the engine refuses is refused here too: all models are scored on the same rows."""
+        y = event.y
+        if isinstance(y, (int, float)) and not -LARGEST <= y <= LARGEST:
+            return "not_finite", f"label {y!r} is not a number within {LARGEST:g} of 0"
+        if self.task == "regression" and isinstance(y, str):
+            return "wrong_type", f"label {y!r} is not a number"
+        if event.x is None:
+            return None
+        if event.id in self._pending:
+            return "duplicate_id", f"question {event.id!r} is still waiting for its label"
+        for name, value in event.x.items():
+            if isinstance(value, (int, float)) and value == value and abs(value) > LARGEST:
+                return "not_finite", f"feature {name!r} is {value!r}, not within {LARGEST:g} of 0"
+        return None
+
     def _ask(self, event: Event, outputs: list[Output]) -> None:
         if event.x is None:
             return
-        prediction, probabilities = self.answer(event.x)
+        prediction, probabilities = self.answer(event.x, event.key)
         told = Predicted(event.id, event.key, self._row, event.ts, prediction, probabilities)
         self._row += 1
         self._pending[event.id] = (event.x, told, self._clock)
@@ -87,9 +98,9 @@ class Baseline(ABC):
         delay = 0 if event.x is not None else self._clock - asked
         loss, log_loss = losses(self.task, truth, told.prediction, told.probabilities)
         outputs.append(
-            Scored(event.id, event.key, told.row, truth, told.prediction, loss, log_loss, delay)
+            Scored(event.id, told.key, told.row, truth, told.prediction, loss, log_loss, delay)
         )
-        self.learn(x, truth)
+        self.learn(x, truth, told.key)
 
 
 def losses(
@@ -113,8 +124,9 @@ def losses(
 
 
 class NoChange(Baseline):
-    """Repeats the last label that has arrived; a class's probability follows its transitions.
+    """Repeats the last label of the row's key that has arrived, with its transitions' frequencies.
 
+    The transitions are counted over all keys:
     p(class | last) = (1 + transitions) / (classes + all transitions from last), Laplace's rule.
 
     >>> model = NoChange()
@@ -125,38 +137,39 @@ class NoChange(Baseline):
 
     def __init__(self, chunk: int = 1) -> None:
         super().__init__("classification", chunk)
-        self._last: Label | None = None
+        self._last = LastLabels()
         self._classes: dict[Label, None] = {}
         self._follows: Counter[tuple[Label, Label]] = Counter()
         self._left: Counter[Label] = Counter()
 
-    def answer(self, x: Mapping[str, Value]) -> Answer:
-        last = self._last
+    def answer(self, x: Mapping[str, Value], key: str) -> Answer:
+        last = self._last.of(key)
         if last is None:
             return None, None
         total = len(self._classes) + self._left[last]
         return last, {c: (1 + self._follows[last, c]) / total for c in self._classes}
 
-    def learn(self, x: Mapping[str, Value], y: Label) -> None:
-        if self._last is not None:
-            self._follows[self._last, y] += 1
-            self._left[self._last] += 1
+    def learn(self, x: Mapping[str, Value], y: Label, key: str) -> None:
+        last = self._last.of(key)
+        if last is not None:
+            self._follows[last, y] += 1
+            self._left[last] += 1
         self._classes[y] = None
-        self._last = y
+        self._last.take(key, y)
 
 
 class LastValue(Baseline):
-    """Repeats the last value that has arrived (regression)."""
+    """Repeats the last value of the row's key that has arrived (regression)."""
 
     def __init__(self, chunk: int = 1) -> None:
         super().__init__("regression", chunk)
-        self._last: Label | None = None
+        self._last = LastLabels()
 
-    def answer(self, x: Mapping[str, Value]) -> Answer:
-        return self._last, None
+    def answer(self, x: Mapping[str, Value], key: str) -> Answer:
+        return self._last.of(key), None
 
-    def learn(self, x: Mapping[str, Value], y: Label) -> None:
-        self._last = y
+    def learn(self, x: Mapping[str, Value], y: Label, key: str) -> None:
+        self._last.take(key, y)
 
 
 class Majority(Baseline):
@@ -168,7 +181,7 @@ class Majority(Baseline):
         self._n = 0
         self._mean = 0.0
 
-    def answer(self, x: Mapping[str, Value]) -> Answer:
+    def answer(self, x: Mapping[str, Value], key: str) -> Answer:
         if not self._n:
             return None, None
         if self.task == "regression":
@@ -176,7 +189,7 @@ class Majority(Baseline):
         top = max(self._counts, key=self._counts.__getitem__)
         return top, {c: n / self._n for c, n in self._counts.items()}
 
-    def learn(self, x: Mapping[str, Value], y: Label) -> None:
+    def learn(self, x: Mapping[str, Value], y: Label, key: str) -> None:
         self._n += 1
         if self.task == "regression":
             self._mean += (float(y) - self._mean) / self._n

@@ -164,6 +164,48 @@ def predict_bank(
 
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def add_gradient(
+    theta: F32,
+    sizes: I64,
+    row: F32,
+    target: float,
+    n_classes: int,
+    task: int,
+    acts: F32,
+    deltas: F32,
+    grad: F32,
+) -> None:
+    """Add the gradient of one row's loss at ``theta (P,)`` to ``grad (P,)``."""
+    first = acts.shape[0] - sizes[-1]
+    acts[: sizes[0]] = row
+    forward(theta, sizes, acts)
+    output_delta(acts[first:], deltas[first:], target, n_classes, task)
+    backward(theta, sizes, acts, deltas, grad)
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def mean_gradient(
+    theta: F32,
+    sizes: I64,
+    rows: F32,
+    targets: F32,
+    n_classes: int,
+    task: int,
+    acts: F32,
+    deltas: F32,
+    grad: F32,
+) -> None:
+    """``grad (P,)`` <- mean over ``rows (n, D)`` of the gradient of each at ``theta (P,)``."""
+    grad[:] = 0.0
+    for r in range(rows.shape[0]):
+        add_gradient(theta, sizes, rows[r], targets[r], n_classes, task, acts, deltas, grad)
+    if rows.shape[0] > 1:
+        share = np.float32(1.0) / np.float32(rows.shape[0])
+        for k in range(grad.shape[0]):
+            grad[k] *= share
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def learn_rows(
     theta: F32,
     second: F32,
@@ -180,29 +222,13 @@ def learn_rows(
 
     ``theta``, ``second``: ``(E, P)``; ``steps (E,)`` int64 counts steps for the bias correction.
     """
-    width = 0
-    for size in sizes:
-        width += size
-    acts = np.empty(width, np.float32)
-    deltas = np.empty(width, np.float32)
+    acts = np.empty(sizes.sum(), np.float32)
+    deltas = np.empty(sizes.sum(), np.float32)
     grad = np.empty(theta.shape[1], np.float32)
-    n_out = sizes[-1]
-    n = rows.shape[0]
     for e in range(theta.shape[0]):
         if not learns[e]:
             continue
-        grad[:] = 0.0
-        for r in range(n):
-            acts[: sizes[0]] = rows[r]
-            forward(theta[e], sizes, acts)
-            output_delta(
-                acts[width - n_out :], deltas[width - n_out :], targets[r], n_classes, task
-            )
-            backward(theta[e], sizes, acts, deltas, grad)
-        if n > 1:
-            share = np.float32(1.0) / np.float32(n)
-            for k in range(grad.shape[0]):
-                grad[k] *= share
+        mean_gradient(theta[e], sizes, rows, targets, n_classes, task, acts, deltas, grad)
         steps[e] += 1
         correction = np.float32(1.0) - DECAY ** np.float32(steps[e])
         normalised_step(theta[e], second[e], grad, rates[e], correction)
@@ -213,26 +239,30 @@ def sgd_rows(
     theta: F32, rates: F32, sizes: I64, rows: F32, targets: F32, n_classes: int, task: int
 ) -> None:
     """One plain gradient step on the mean of ``rows``: ``theta (E, P)``, ``rates (E,)``."""
-    width = 0
-    for size in sizes:
-        width += size
-    acts = np.empty(width, np.float32)
-    deltas = np.empty(width, np.float32)
+    acts = np.empty(sizes.sum(), np.float32)
+    deltas = np.empty(sizes.sum(), np.float32)
     grad = np.empty(theta.shape[1], np.float32)
-    n_out = sizes[-1]
-    n = rows.shape[0]
     for e in range(theta.shape[0]):
-        grad[:] = 0.0
-        for r in range(n):
-            acts[: sizes[0]] = rows[r]
-            forward(theta[e], sizes, acts)
-            output_delta(
-                acts[width - n_out :], deltas[width - n_out :], targets[r], n_classes, task
-            )
-            backward(theta[e], sizes, acts, deltas, grad)
-        step = rates[e] / np.float32(n)
+        mean_gradient(theta[e], sizes, rows, targets, n_classes, task, acts, deltas, grad)
         for k in range(grad.shape[0]):
-            theta[e, k] -= step * grad[k]
+            theta[e, k] -= rates[e] * grad[k]
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def prime_second(
+    theta: F32, second: F32, sizes: I64, rows: F32, targets: F32, n_classes: int, task: int
+) -> None:
+    """``second (P,)`` <- mean over ``rows`` of the squared gradient of each at ``theta (P,)``."""
+    acts = np.empty(sizes.sum(), np.float32)
+    deltas = np.empty(sizes.sum(), np.float32)
+    grad = np.empty(theta.shape[0], np.float32)
+    share = np.float32(1.0) / np.float32(rows.shape[0])
+    second[:] = 0.0
+    for r in range(rows.shape[0]):
+        grad[:] = 0.0
+        add_gradient(theta, sizes, rows[r], targets[r], n_classes, task, acts, deltas, grad)
+        for k in range(grad.shape[0]):
+            second[k] += grad[k] * grad[k] * share
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -268,26 +298,3 @@ def update_moments(row: F64, scaled: F64, count: F64, mean: F64, var: F64, floor
             gap = min(max(gap, -bound), bound)
         mean[c] += weight * gap
         var[c] = (1.0 - weight) * (var[c] + weight * gap * gap)
-
-
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
-def prime_second(
-    theta: F32, second: F32, sizes: I64, rows: F32, targets: F32, n_classes: int, task: int
-) -> None:
-    """``second (P,)`` <- mean over ``rows`` of the squared gradient of each at ``theta (P,)``."""
-    width = 0
-    for size in sizes:
-        width += size
-    acts = np.empty(width, np.float32)
-    deltas = np.empty(width, np.float32)
-    grad = np.empty(theta.shape[0], np.float32)
-    n_out = sizes[-1]
-    second[:] = 0.0
-    for r in range(rows.shape[0]):
-        acts[: sizes[0]] = rows[r]
-        grad[:] = 0.0
-        forward(theta, sizes, acts)
-        output_delta(acts[width - n_out :], deltas[width - n_out :], targets[r], n_classes, task)
-        backward(theta, sizes, acts, deltas, grad)
-        for k in range(grad.shape[0]):
-            second[k] += grad[k] * grad[k] / np.float32(rows.shape[0])

@@ -39,9 +39,9 @@ class OnlineSGD(Baseline):
         self.theta = np.zeros((0, 0), np.float32)  # shaped by the first event
         self.classes: list[Label] = []
         self.kind = kernels.REGRESSION if task == "regression" else kernels.CLASSIFICATION
-        self.y_count, self.y_mean, self.y_variance = 0, 0.0, 0.0
+        self.y_count, self.y_mean, self.y_variance = np.zeros((3, 1))
 
-    def answer(self, x: Mapping[str, Value]) -> Answer:
+    def answer(self, x: Mapping[str, Value], key: str) -> Answer:
         """The network's answer with the moments before this event."""
         try:
             rows = self._inputs(x)
@@ -52,13 +52,13 @@ class OnlineSGD(Baseline):
         n = max(1, len(self.classes))
         kernels.predict_bank(self.theta, live, self.sizes, rows, n, self.kind, out)
         if self.kind == kernels.REGRESSION:
-            return self.y_mean + self._scale() * float(out[0, 0, 0]), None
+            return float(self.y_mean[0]) + self._scale() * float(out[0, 0, 0]), None
         if not self.classes:
             return None, None
         p = out[0, 0, :n].astype(float).tolist()
         return self.classes[int(np.argmax(p))], dict(zip(self.classes, p, strict=True))
 
-    def learn(self, x: Mapping[str, Value], y: Label) -> None:
+    def learn(self, x: Mapping[str, Value], y: Label, key: str) -> None:
         """One gradient step."""
         try:
             raw = self.columns.row(x)
@@ -76,12 +76,11 @@ class OnlineSGD(Baseline):
 
     def _target(self, y: Label) -> float:
         if self.kind == kernels.REGRESSION:
-            self.y_count += 1
-            weight = max(1.0 / self.y_count, MOMENT_FLOOR)
-            gap = float(y) - self.y_mean
-            self.y_mean += weight * gap
-            self.y_variance = (1.0 - weight) * (self.y_variance + weight * gap * gap)
-            return (float(y) - self.y_mean) / self._scale()
+            value = np.array([float(y)])
+            kernels.update_moments(
+                value, np.ones(1), self.y_count, self.y_mean, self.y_variance, MOMENT_FLOOR
+            )
+            return (float(y) - float(self.y_mean[0])) / self._scale()
         if y not in self.classes:
             self.classes.append(y)
             if len(self.classes) > self.net.sizes[-1]:
@@ -92,7 +91,8 @@ class OnlineSGD(Baseline):
         return float(self.classes.index(y))
 
     def _scale(self) -> float:
-        return math.sqrt(self.y_variance) if self.y_count > 1 and self.y_variance > 0 else 1.0
+        count, variance = float(self.y_count[0]), float(self.y_variance[0])
+        return math.sqrt(variance) if count > 1 and variance > 0 else 1.0
 
     def _inputs(self, x: Mapping[str, Value]) -> NDArray[np.float32]:
         raw = self.columns.row(x)[None]

@@ -72,16 +72,17 @@ class GradientLearner:
         """One Adam step on the mean query loss after adaptation; non-finite tasks are skipped."""
         with torch.no_grad():
             loss, by_theta, by_rates = self._outer_gradients(state, batch, n_classes)
-            good = torch.isfinite(loss) & torch.isfinite(by_theta).all(1)
-            good &= torch.isfinite(by_rates).all(1)
-            counted = int(good.sum())
-            skipped = len(good) - counted
-            if counted == 0:
-                return state, MetaInfo(math.nan, math.nan, skipped)
             each = torch.cat([by_theta, by_rates], 1)
-            # a bad task is cut out, not multiplied by zero: NaN times zero is NaN
-            gradient = each[good].mean(0)
-            mean = float(loss[good].mean())
+            total = loss.sum() + each.sum()
+            skipped = 0
+            if not bool(torch.isfinite(total)):
+                # a bad task is cut out, not multiplied by zero: NaN times zero is NaN
+                good = torch.isfinite(loss) & torch.isfinite(each).all(1)
+                skipped = int((~good).sum())
+                if skipped == len(good):
+                    return state, MetaInfo(math.nan, math.nan, skipped)
+                loss, each = loss[good], each[good]
+            gradient, mean = each.mean(0), float(loss.mean())
             gradient, norm = clip_by_norm(gradient, GRADIENT_LIMIT)
             return self._descend(state, gradient), MetaInfo(mean, float(norm), skipped)
 
@@ -90,7 +91,7 @@ class GradientLearner:
         n, centre = state.theta.numel(), math.log(self.inner_lr)
         rates = state.log_rates
         if self.per_parameter:
-            # a logarithm may move further than a weight: ten times the step is 1 % of a rate
+            # a logarithm may move further than a weight: by default 3 % of the rate per step
             rates = rates - 10.0 * move[n:]
             rates = rates.clamp(centre - RATE_SPAN, centre + RATE_SPAN)
         return new._replace(theta=state.theta - move[:n], log_rates=rates)
@@ -124,7 +125,9 @@ class GradientLearner:
         """The inner loop: fast weights ``(B, P)``, and the pass of each step."""
         trail: list[Pass] = []
         for _ in range(self.steps):
-            at = loss_and_gradient(self.net, fast, x, y, mask, self.task, n_classes)
+            at = loss_and_gradient(
+                self.net, fast, x, y, mask, self.task, n_classes, with_loss=not trail
+            )
             trail.append(at)
             fast = rule.step(fast, at.gradient, rates)
         return fast, trail

@@ -134,12 +134,21 @@ class Pass(NamedTuple):
 
 
 def loss_and_gradient(
-    net: Net, theta: Tensor, x: Tensor, y: Tensor, mask: Tensor, task: Task, n_classes: int
+    net: Net,
+    theta: Tensor,
+    x: Tensor,
+    y: Tensor,
+    mask: Tensor,
+    task: Task,
+    n_classes: int,
+    *,
+    with_loss: bool = True,
 ) -> Pass:
     """Mean loss over the rows of each task and its gradient, without building a graph.
 
-    Shapes: ``theta (B, P)``, ``x (B, n, D)``, ``y`` and ``mask`` ``(B, n)``. Backpropagation
-    written out, so that thousands of small networks cost a few batched products.
+    Shapes: ``theta (B, P)``, ``x (B, n, D)``, ``y`` and ``mask`` ``(B, n)``. Without ``with_loss``
+    the loss is left empty. Backpropagation written out, so that thousands of small networks
+    cost a few batched products.
     """
     hidden, h = [], x
     layers = net.layers()
@@ -159,7 +168,7 @@ def loss_and_gradient(
         curvature = torch.softmax(h[..., :n_classes], -1)
         delta[..., :n_classes] = curvature * share
         delta.scatter_add_(-1, y.long().unsqueeze(-1), -share)
-    loss = masked_mean(losses(h, y, task, n_classes), mask)
+    loss = masked_mean(losses(h, y, task, n_classes), mask) if with_loss else share.new_empty(0)
     active = [(h > 0).to(delta.dtype) for h in hidden]
     deltas, pieces = [delta], []
     for i in range(len(layers) - 1, -1, -1):

@@ -101,11 +101,12 @@ class MetaParameters:
     ) -> tuple[NDArray[np.float32], AdaptInfo]:  # fmt: skip
         """Fast weights ``(P,)`` for one support ``x (S, D)``, ``y (S,)``.
 
-        ``start`` replaces the meta-parameters by other initial weights ``(P,)``.
+        ``start (P,)`` takes the place of everything learned: other initial weights, and the
+        inner rates as they were at first.
         """
         state = self.state
         if start is not None:
-            state = state._replace(theta=torch.from_numpy(start).to(self.device))
+            state = self.learner.init(torch.from_numpy(start).to(self.device))
         tx = torch.from_numpy(x).to(self.device)[None]
         ty = torch.from_numpy(y).to(self.device)[None]
         fast, info = self.learner.adapt(state, tx, ty, torch.ones_like(ty), n_classes)

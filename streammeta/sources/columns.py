@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal
-from math import isfinite, isnan
 from typing import Any, Literal
 
 from streammeta.errors import RejectedEvent, UsageError
 from streammeta.events import Label, Value
+from streammeta.sources.cells import MISSING, as_float, finite, is_number, show
+from streammeta.sources.times import ISO, Clock, time_layouts
 
 Kind = Literal["number", "integer", "boolean", "category", "time", "unknown"]
 """``integer`` is used for targets only (a feature that holds integers is a number); ``unknown`` is
 a column without a single value in the sniffed rows: its values are taken as they come."""
 
-MISSING = frozenset(
-    ["", "?", "NA", "na", "N/A", "n/a", "nan", "NaN", "NAN", "null", "NULL", "Null", "<NA>"]
-)
 NUMERIC_SHARE = 0.95  # a column with fewer parsing values than this is a category
 MAX_CLASSES = 50  # distinct whole numbers up to which a target is taken for a class label
 _BOOLEANS = {"true": True, "True": True, "TRUE": True}
@@ -35,14 +33,12 @@ def sniff_text(values: Iterable[str]) -> Kind:
     present = [v for v in (value.strip() for value in values) if v not in MISSING]
     if not present:
         return "unknown"
-    numeric = [v for v in present if _is_number(v)]
+    numeric = [v for v in present if is_number(v)]
     if len(numeric) >= NUMERIC_SHARE * len(present):
         return "integer" if all(v.lstrip("+-").isdigit() for v in numeric) else "number"
     if all(v in _BOOLEANS for v in present):
         return "boolean"
-    if all(_is_time(v) for v in present):
-        return "time"
-    return "category"
+    return "category" if time_layouts(present) is None else "time"
 
 
 def sniff_values(values: Iterable[Any]) -> Kind:
@@ -57,27 +53,9 @@ def sniff_values(values: Iterable[Any]) -> Kind:
     numeric = [v for v in present if isinstance(v, (int, float, Decimal))]
     if len(numeric) >= NUMERIC_SHARE * len(present):
         return "integer" if all(isinstance(v, int) for v in numeric) else "number"
-    if all(isinstance(v, str) and _is_time(v) for v in present):
-        return "time"
-    return "category"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text  # float("1_0") is 10.0, but such a cell is a name
-
-
-def _is_time(text: str) -> bool:
-    if len(text) < 8:  # "2024" and "202401" are numbers, not days
-        return False
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
+    texts = [v for v in present if isinstance(v, str)]
+    dates = len(texts) == len(present) and time_layouts(texts) is not None
+    return "time" if dates else "category"
 
 
 def number(text: str) -> float | None:
@@ -88,8 +66,8 @@ def number(text: str) -> float | None:
     try:
         value = float(text)
     except ValueError:
-        raise RejectedEvent("wrong_type", f"is {_show(text)}, expected a number") from None
-    return _finite(value, text)
+        raise RejectedEvent("wrong_type", f"is {show(text)}, expected a number") from None
+    return finite(value, text)
 
 
 def category(text: str) -> str | None:
@@ -106,39 +84,7 @@ def boolean(text: str) -> Value:
 
 def unknown(text: str) -> Value:
     """A number where the text is one, else a category."""
-    return number(text) if _is_number(text) else category(text)
-
-
-def seconds(value: Any) -> float | None:
-    """Event time in seconds since the epoch from a number, an ISO text or a datetime.
-
-    A time without a zone is taken as UTC.
-
-    >>> seconds("1970-01-01 00:01"), seconds("60"), seconds("1970-01-01T00:01:00Z")
-    (60.0, 60.0, 60.0)
-    """
-    if isinstance(value, str):
-        text = value.strip()
-        if text in MISSING:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            try:
-                value = datetime.fromisoformat(text)
-            except ValueError:
-                wanted = "seconds or an ISO date and time"
-                raise RejectedEvent("wrong_type", f"is {_show(text)}, expected {wanted}") from None
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)
-    if isinstance(value, datetime):
-        zoned = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return zoned.timestamp()
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-        raise RejectedEvent("wrong_type", f"is {_show(value)}, expected seconds or an ISO time")
-    return _finite(_to_float(value), value)
+    return number(text) if is_number(text) else category(text)
 
 
 TEXT: dict[Kind, Callable[[str], Value]] = {
@@ -146,30 +92,29 @@ TEXT: dict[Kind, Callable[[str], Value]] = {
     "integer": number,
     "boolean": boolean,
     "category": category,
-    "time": seconds,
     "unknown": unknown,
 }
-"""How a feature's text cell becomes a value, by the kind of its column."""
+"""How a feature's text cell becomes a value, by the kind of its column (times: by its clock)."""
 
 
-def typed(value: Any, kind: Kind) -> Value:
+def typed(value: Any, kind: Kind, clock: Clock = ISO) -> Value:
     """A feature's typed value (JSON, Parquet) checked against the kind of its column."""
     if value is None:
         return None
     if kind == "time" and isinstance(value, (str, date)):
-        return seconds(value)
+        return clock.seconds(value)
     if isinstance(value, bool):
         return value
     if isinstance(value, (int, float, Decimal)):
         if kind == "category":
             return str(value)
-        return _finite(_to_float(value), value)
+        return finite(as_float(value), value)
     if isinstance(value, str):
         if kind in ("number", "integer"):
-            raise RejectedEvent("wrong_type", f"is {_show(value)}, expected a number")
+            raise RejectedEvent("wrong_type", f"is {show(value)}, expected a number")
         return value
     expected = "a number, a text, true, false or null"
-    raise RejectedEvent("wrong_type", f"is {_show(value)}, expected {expected}")
+    raise RejectedEvent("wrong_type", f"is {show(value)}, expected {expected}")
 
 
 def label(value: Any, kind: Kind) -> Label | None:
@@ -180,7 +125,7 @@ def label(value: Any, kind: Kind) -> Label | None:
             return None
         if kind in ("number", "integer"):
             return _numeric_label(value, kind)
-        if kind == "unknown" and _is_number(value):
+        if kind == "unknown" and is_number(value):
             return float(value)
         if kind == "boolean":
             return _BOOLEANS.get(value, str(value))
@@ -194,8 +139,8 @@ def label(value: Any, kind: Kind) -> Label | None:
             return str(value)
         if kind == "integer" and isinstance(value, int):
             return int(value)
-        return _finite(_to_float(value), value)
-    raise RejectedEvent("wrong_type", f"is {_show(value)}, expected a number, a text or a boolean")
+        return finite(as_float(value), value)
+    raise RejectedEvent("wrong_type", f"is {show(value)}, expected a number, a text or a boolean")
 
 
 def _numeric_label(text: str, kind: Kind) -> Label | None:
@@ -208,26 +153,6 @@ def _numeric_label(text: str, kind: Kind) -> Label | None:
     if kind == "integer" and value is not None and value.is_integer():
         return int(value)
     return value
-
-
-def _to_float(value: float | Decimal) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        raise RejectedEvent("not_finite", f"is {_show(value)}, too large for a float") from None
-
-
-def _finite(value: float, shown: Any) -> float | None:
-    if isfinite(value):
-        return value
-    if isnan(value):
-        return None
-    raise RejectedEvent("not_finite", f"is {_show(shown)}, expected a finite number")
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def decide_task(labels: Sequence[Label]) -> tuple[Literal["classification", "regression"], str]:
@@ -247,7 +172,7 @@ def decide_task(labels: Sequence[Label]) -> tuple[Literal["classification", "reg
         raise UsageError("the target has no values in the first rows: say --task yourself")
     for value in labels:
         if isinstance(value, str):
-            return "classification", f"the target has texts, such as {_show(value)}"
+            return "classification", f"the target has texts, such as {show(value)}"
     if all(isinstance(value, bool) for value in labels):
         return "classification", "the target is true or false"
     for value in labels:

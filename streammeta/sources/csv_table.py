@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
+import re
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,31 +17,41 @@ from typing import Any, TextIO, cast
 
 from streammeta.errors import RejectedEvent, SourceError, UsageError
 from streammeta.events import Event, Value
-from streammeta.sources.columns import (
-    MISSING,
-    TEXT,
-    Kind,
-    category,
-    label,
-    seconds,
-    sniff_text,
-)
+from streammeta.sources.cells import MISSING
+from streammeta.sources.columns import TEXT, Kind, category, label, sniff_text
 from streammeta.sources.plan import Plan
+
+DELIMITERS = ",;\t|"
+SNIFFED_LINES = 50  # lines that decide the delimiter and the decimal sign
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*")
+_DECIMAL_POINT = re.compile(r"\s*[+-]?\d*\.\d+([eE][+-]?\d+)?\s*")
+_THOUSANDS = re.compile(r"\s*[+-]?\d{1,3}(,\d{3})+\s*")
 
 
 def open_text(path: Path) -> TextIO:
-    """The file as text; bytes that are not UTF-8 are kept readable as ``\\xff``.
+    """The file as text: UTF-8 or, where its first bytes say so, UTF-16.
+
+    Bytes that are not UTF-8 are kept readable as ``\\xff``.
 
     Raises:
         SourceError: the file cannot be opened.
     """
-    how: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "backslashreplace", "newline": ""}
+    how: dict[str, Any] = {"errors": "backslashreplace", "newline": ""}
+    opened: Any = gzip.open if path.suffix == ".gz" else open
     try:
-        if path.suffix == ".gz":
-            return cast(TextIO, gzip.open(path, "rt", **how))
-        return cast(TextIO, open(path, **how))
+        with opened(path, "rb") as file:
+            how["encoding"] = "utf-16" if _first_bytes(file) in _UTF16 else "utf-8-sig"
+        return cast(TextIO, opened(path, "rt", **how))
     except OSError as error:
         raise SourceError(f"{path}: cannot be opened: {error.strerror or error}") from error
+
+
+def _first_bytes(file: Any) -> bytes:
+    try:
+        return cast(bytes, file.read(2))
+    except (OSError, EOFError, zlib.error):
+        return b""  # damaged: whoever reads the lines says where
 
 
 def lines_of(path: Path, file: TextIO) -> Iterator[str]:
@@ -54,16 +66,18 @@ def lines_of(path: Path, file: TextIO) -> Iterator[str]:
 
 
 class CsvTable:
-    """One CSV file. The delimiter is the most frequent of ``, ; tab |`` in the header."""
+    """One CSV file. The delimiter is found among ``, ; tab |``, and so is a decimal comma."""
 
     typed = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with open_text(path) as file:
-            header = next(lines_of(path, file), "")
-        self.delimiter = max(",;\t|", key=header.count)
-        names = next(csv.reader([header], delimiter=self.delimiter), [])
+            lines = list(islice(lines_of(path, file), SNIFFED_LINES))
+        self.delimiter = sniff_delimiter(lines)
+        records = [_cells(line, self.delimiter) for line in lines]
+        names = records[0] if records else []
+        self.decimal_comma = self.delimiter != "," and has_decimal_comma(records[1:])
         self.columns = [name.strip() for name in names]
         if not any(self.columns):
             raise SourceError(
@@ -89,12 +103,19 @@ class CsvTable:
                 except csv.Error:
                     continue
                 if len(cells) == width:
+                    cells = self._pointed(cells)
                     rows.append(dict(zip(self.columns, cells, strict=True)))
         return rows
 
     def kind(self, values: list[Any]) -> Kind:
         """The kind of a column by its sniffed cells."""
         return sniff_text(values)
+
+    def _pointed(self, cells: list[str]) -> list[str]:
+        """The cells with decimal points, where the file has decimal commas."""
+        if not self.decimal_comma:
+            return cells
+        return [c.replace(",", ".") if _DECIMAL_COMMA.fullmatch(c) else c for c in cells]
 
     def events(self, plan: Plan, skip: int) -> Iterator[Event]:
         """One event per row, from row ``skip`` on.
@@ -128,7 +149,7 @@ class CsvTable:
                 if problem:
                     event = plan.rejected(offset, f"line {first}", "malformed", problem)
                 else:
-                    event = convert(cells, offset, first)
+                    event = convert(self._pointed(cells), offset, first)
                 if event.error is not None and span > 1:
                     detail = "a quote opens here and does not close on this line"
                     event = plan.rejected(offset, f"line {first}", "malformed", detail)
@@ -138,6 +159,41 @@ class CsvTable:
                 offset += 1
                 if offset > skip:
                     yield event
+
+
+def sniff_delimiter(lines: list[str]) -> str:
+    """The delimiter with which most lines have as many fields as the header, and more than one.
+
+    >>> sniff_delimiter(["day;temp, C;y", "1;2,5;0", "2;3,5;1"]), sniff_delimiter(["a,b", "1,2|3"])
+    (';', ',')
+    """
+
+    def fit(delimiter: str) -> tuple[bool, float, int]:
+        widths = [len(_cells(line, delimiter)) for line in lines if line.strip()]
+        if not widths:
+            return False, 0.0, 0
+        return widths[0] > 1, widths.count(widths[0]) / len(widths), widths[0]
+
+    return max(DELIMITERS, key=fit)
+
+
+def has_decimal_comma(records: list[list[str]]) -> bool:
+    """True when numbers are written ``2,5``; ``1,500`` alone may as well be thousands.
+
+    >>> has_decimal_comma([["2,5", "x"]]), has_decimal_comma([["1,500"]])
+    (True, False)
+    """
+    cells = [cell for record in records for cell in record]
+    commas = [cell for cell in cells if _DECIMAL_COMMA.fullmatch(cell)]
+    thousands = all(_THOUSANDS.fullmatch(cell) for cell in commas)
+    return not thousands and not any(_DECIMAL_POINT.fullmatch(cell) for cell in cells)
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
 
 
 def _taped(lines: Iterator[str], pushed: deque[str], tape: list[str]) -> Iterator[str]:
@@ -170,13 +226,15 @@ def _converter(plan: Plan, columns: list[str]) -> Callable[[list[str], int, int]
     """``convert(cells, offset, line)``; all that depends on the columns is done here, once."""
     at = {name: i for i, name in enumerate(columns)}
     numeric = [n for n in plan.kinds if plan.kinds[n] in ("number", "integer")]
-    others = [(n, at[n], TEXT[plan.kinds[n]]) for n in plan.kinds if n not in numeric]
+    parsers = {n: plan.clocks[n].seconds if k == "time" else TEXT[k] for n, k in plan.kinds.items()}
+    others = [(n, at[n], parsers[n]) for n in plan.kinds if n not in numeric]
     numbers = _pick([at[n] for n in numeric])
     width, prefix, label_kind = len(columns), f"{plan.name}:0:", plan.label_kind
     target, needs_label = plan.target, plan.needs_label
     target_at = at[target] if target is not None else -1
     key_at = at[plan.key] if plan.key else -1
     time_at = at[plan.time] if plan.time else -1
+    seconds = plan.clocks[plan.time].seconds if plan.time else None
     id_at = at[plan.id] if plan.id else -1
 
     def fault(offset: int, line: int, column: str | None, error: RejectedEvent) -> Event:
@@ -210,7 +268,7 @@ def _converter(plan: Plan, columns: list[str]) -> Callable[[list[str], int, int]
                 if y is None and needs_label:
                     text = f"target column {target!r} is empty"
                     return plan.rejected(offset, f"line {line}", "missing_target", text)
-            if time_at >= 0:
+            if seconds is not None:
                 column = plan.time
                 ts = seconds(cells[time_at])
         except RejectedEvent as error:

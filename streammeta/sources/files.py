@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any, Protocol
 
 from streammeta.errors import RejectedEvent, SourceError, UsageError
 from streammeta.events import Event, Label
-from streammeta.sources.columns import Kind, label
+from streammeta.sources.cells import show
+from streammeta.sources.columns import Kind, label, typed
 from streammeta.sources.csv_table import CsvTable
 from streammeta.sources.jsonl_table import JsonlTable
 from streammeta.sources.labels import at_horizon, delayed
 from streammeta.sources.parquet_table import ParquetTable
 from streammeta.sources.plan import Plan
 from streammeta.sources.stream import EventStream
+from streammeta.sources.times import WANTED, Clock, clock_of
 
 SNIFFED_ROWS = 1_000  # rows that decide the kinds of the features
 SNIFFED_TARGETS = 10_000  # rows that decide the kind of the target
@@ -67,7 +70,7 @@ class FileSource(EventStream):
         path: the file.
         target: the column to predict; in a file of event envelopes ``None`` means their ``y``.
             ``None`` elsewhere: questions without labels.
-        time: column with seconds since the epoch or ISO times; becomes ``Event.ts``.
+        time: column with epoch times (s, ms, us, ns) or dates; becomes ``Event.ts``.
         key: column that names the stream a row belongs to; becomes ``Event.key``.
         id: column with the rows' own ids; otherwise ``name:0:row`` counting rows from 0.
         ignore: columns that are left out.
@@ -138,9 +141,15 @@ class FileSource(EventStream):
             if not labels and target in table.columns:
                 raise UsageError(f"{self.path}: target column {target!r} has no values at all")
         features = {c: kinds[c] for c in columns if c not in parts}
+        values_of = {c: [row.get(c) for row in first] for c in columns}
+        self._check_features({c: values_of[c] for c in features})
+        clocks = {c: clock_of(values_of[c]) for c, kind in features.items() if kind == "time"}
+        if self.time is not None:
+            clocks[self.time] = self._clock(values_of[self.time])
         plan = Plan(
             name=self.name,
             kinds=features,
+            clocks=clocks,
             target=target,
             label_kind=label_kind,
             time=self.time,
@@ -169,6 +178,28 @@ class FileSource(EventStream):
             if single.count(name) > 1 or name in self.ignore:
                 raise UsageError(f"{self.path}: column {name!r} is given two parts at once")
 
+    def _check_features(self, columns: dict[str, list[Any]]) -> None:
+        """A column of lists or objects would reject every row: better to say so at once."""
+        for name, values in columns.items():
+            present = [v for v in values if v is not None]
+            if present and not any(map(_usable, present)):
+                raise UsageError(
+                    f"{self.path}: column {name!r} holds values such as {show(present[0])}, "
+                    "expected numbers, texts, times, true or false; leave it out with ignore"
+                )
+
+    def _clock(self, values: list[Any]) -> Clock:
+        clock = clock_of(values)
+        fault = ""
+        for value in values:
+            try:
+                if clock.seconds(value) is not None:
+                    return clock
+            except RejectedEvent as error:
+                fault = fault or error.detail
+        found = fault or f"is empty, expected {WANTED}"
+        raise UsageError(f"{self.path}: time column {self.time!r} {found}")
+
     def _replay_rows(self, skip: int) -> Iterator[Event]:
         plan = self.sniff().plan
         table = self._table
@@ -186,6 +217,14 @@ class FileSource(EventStream):
 
 def _label_kind(kind: Kind) -> Kind:
     return "category" if kind == "time" else kind
+
+
+def _usable(value: Any) -> bool:
+    try:
+        typed(value, "time" if isinstance(value, date) else "unknown")
+    except RejectedEvent as fault:
+        return fault.reason != "wrong_type"
+    return True
 
 
 def _labels(values: list[Any], kind: Kind) -> Iterator[Label]:

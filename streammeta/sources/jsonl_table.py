@@ -9,9 +9,10 @@ from typing import Any
 
 from streammeta.errors import RejectedEvent, SourceError
 from streammeta.events import Event
-from streammeta.sources.columns import Kind, seconds, sniff_values
+from streammeta.sources.columns import Kind, sniff_values
 from streammeta.sources.csv_table import lines_of, open_text
 from streammeta.sources.plan import Plan
+from streammeta.sources.times import ISO
 
 ENVELOPE = frozenset(["id", "ts", "key", "x", "y"])
 
@@ -80,6 +81,9 @@ class JsonlTable:
     def _event(self, plan: Plan, offset: int, place: str, line: str) -> Event:
         try:
             row = json.loads(line)
+        except json.JSONDecodeError as error:
+            detail = f"not JSON: {error.msg} (character {error.pos + 1})"
+            return plan.rejected(offset, place, "malformed", detail)
         except (ValueError, RecursionError) as error:
             return plan.rejected(offset, place, "malformed", f"not JSON: {error}")
         if not isinstance(row, dict):
@@ -108,7 +112,7 @@ def _envelope(row: dict[str, Any], derived: str) -> Event:
         if value is not None and not isinstance(value, (str, int)):
             raise RejectedEvent("wrong_type", f"{name!r} is {value!r}, expected a text")
     try:
-        ts = seconds(row.get("ts"))
+        ts = ISO.seconds(row.get("ts"))
     except RejectedEvent as fault:
         raise RejectedEvent(fault.reason, f"'ts' {fault.detail}") from None
     return Event(

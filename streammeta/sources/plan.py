@@ -8,20 +8,23 @@ from typing import Any
 
 from streammeta.errors import RejectedEvent
 from streammeta.events import Event, Value
-from streammeta.sources.columns import Kind, label, seconds, typed
+from streammeta.sources.columns import Kind, label, typed
+from streammeta.sources.times import ISO, Clock
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The parts of the columns of one table.
 
-    ``kinds`` has the columns that are features (at a horizon the target too), ``label_kind`` is
-    the kind of the target, ``needs_label`` is False at a horizon, where a row without a target
-    is still a question. ``name`` is the first part of the ids and of every message.
+    ``kinds`` has the columns that are features (at a horizon the target too), ``clocks`` those of
+    them that hold times, and the time. ``label_kind`` is the kind of the target, ``needs_label``
+    is False at a horizon, where a row without a target is still a question. ``name`` is the first
+    part of the ids and of every message.
     """
 
     name: str
     kinds: Mapping[str, Kind]
+    clocks: Mapping[str, Clock]
     target: str | None
     label_kind: Kind
     time: str | None
@@ -54,7 +57,7 @@ class Plan:
                     if not self.target_is_feature:
                         continue
                 elif column == self.time:
-                    out.ts = seconds(value)
+                    out.ts = self.clocks[column].seconds(value)
                     continue
                 elif column == self.key:
                     out.key = "" if value is None else str(value)
@@ -64,7 +67,8 @@ class Plan:
                     continue
                 elif column in self.ignore:
                     continue
-                x[column] = typed(value, self.kinds.get(column, "unknown"))
+                clock = self.clocks.get(column, ISO)
+                x[column] = typed(value, self.kinds.get(column, "unknown"), clock)
         except RejectedEvent as fault:
             return self.rejected(offset, place, fault.reason, f"column {column!r} {fault.detail}")
         if out.y is None and self.target is not None and self.needs_label and event is None:
