@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Sequence
 from difflib import get_close_matches
 from enum import Enum, IntEnum
+from importlib.metadata import version
 from typing import NamedTuple
 
 from drift.detector import Detector, Status
@@ -19,7 +20,7 @@ from drift.signals import SIGNALS, Signal
 MIN_ROWS = 16
 _MAX_ONSET = 500
 _MEAN_ROWS = 1000
-_FORMAT = 1
+_FORMAT = 2
 
 # How far above the segment's mean a value must be to look like the next segment.
 _SLACK = {"error": 0.15, "ratio": 1.0}
@@ -298,9 +299,7 @@ class Segmenter:
 
     def state(self) -> bytes:
         """All of it as bytes (a pickle: load only what you have stored yourself)."""
-        record = (
-            _FORMAT,
-            self.names,
+        inner = (
             self._signal,
             self._detectors,
             self._min_rows,
@@ -313,22 +312,30 @@ class Segmenter:
         )
         # Equal states must give equal bytes, and pickle also records which equal objects are
         # one object. A round trip brings that to what it will be after a load.
-        return pickle.dumps(pickle.loads(pickle.dumps(record, protocol=5)), protocol=5)
+        kept = pickle.dumps(pickle.loads(pickle.dumps(inner, protocol=5)), protocol=5)
+        made = (_FORMAT, version("river"), self.names, self._signal.name, kept)
+        return pickle.dumps(made, protocol=5)
 
     def load(self, data: bytes) -> None:
         """Continue from ``state()`` of a segmenter with the same detectors and signal.
 
         Raises:
-            ValueError: it was of another format, or of other detectors or signal.
+            ValueError: it was of another format, other detectors or signal, or another River.
         """
-        record = pickle.loads(data)
-        if record[0] != _FORMAT:
-            raise ValueError(f"segmenter state has format {record[0]}; expected {_FORMAT}")
-        if record[1] != self.names or record[2].name != self._signal.name:
+        found, river, names, signal, kept = pickle.loads(data)
+        if found != _FORMAT:
+            raise ValueError(f"segmenter state has format {found}; expected {_FORMAT}")
+        if names != self.names or signal != self._signal.name:
             raise ValueError(
-                f"segmenter state is of {record[1]} on {record[2].name!r}; "
+                f"segmenter state is of {names} on {signal!r}; "
                 f"expected {self.names} on {self._signal.name!r}"
             )
-        self._signal, self._detectors, self._min_rows = record[2:5]
-        self._state = State(record[5])
-        self._rows, self._start, self._onset, self._warned, self.segment = record[6:]
+        if river != version("river"):
+            raise ValueError(
+                f"segmenter state holds detectors of River {river}, installed is "
+                f"{version('river')}; install the one it was made with, or start afresh"
+            )
+        record = pickle.loads(kept)
+        self._signal, self._detectors, self._min_rows = record[:3]
+        self._state = State(record[3])
+        self._rows, self._start, self._onset, self._warned, self.segment = record[4:]

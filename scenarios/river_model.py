@@ -22,7 +22,7 @@ NAMES: dict[str, tuple[str, str | None, str | None]] = {
     "srp": ("river.ensemble", "SRPClassifier", "SRPRegressor"),
 }
 SCALED = ("logistic", "linear", "knn")  # behind a StandardScaler and, for text, one-hot columns
-ENCODED = ("nb",)  # numbers as they are, one-hot columns for text
+NUMERIC = ("nb",)  # sees numbers only: a Gaussian of a one-hot column has no variance
 
 
 class RiverModel(Baseline):
@@ -85,7 +85,7 @@ def river_estimator(name: str, task: str, seed: int) -> Any:
         estimator = made(**_arguments(made, name, seed))
     except (TypeError, ValueError) as fault:
         raise UsageError(f"{module}:{attribute} cannot be made: {fault}") from fault
-    return _pipeline(estimator, name) if name in (*SCALED, *ENCODED) else estimator
+    return _pipeline(estimator, name) if name in (*SCALED, *NUMERIC) else estimator
 
 
 def _known(task: str) -> str:
@@ -105,7 +105,8 @@ def _pipeline(estimator: Any, name: str) -> Any:
     if isinstance(estimator, LogisticRegression):
         estimator = multiclass.OneVsRestClassifier(estimator)
     numbers: Any = compose.SelectType(int, float, bool)
-    if name in SCALED:
-        numbers |= preprocessing.StandardScaler()
+    if name in NUMERIC:
+        return numbers | estimator
+    numbers |= preprocessing.StandardScaler()
     words = compose.SelectType(str) | preprocessing.OneHotEncoder()
     return (numbers + words) | estimator

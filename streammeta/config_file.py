@@ -18,10 +18,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from streammeta.config import ModelConfig, Section
-from streammeta.errors import ConfigError
+from streammeta.errors import ConfigError, UsageError
+from streammeta.events import KINDS
+from streammeta.registry import find
 
 PREFIX = "STREAMMETA_"
 Where = tuple[str | int, ...]
@@ -63,6 +65,20 @@ class SinkConfig(Section):
     outputs: tuple[str, ...] | None = Field(
         None, description="kinds of outputs, such as predicted; default: the sink's own"
     )
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, name: str) -> str:
+        _find("sinks", name)
+        return name
+
+    @field_validator("outputs")
+    @classmethod
+    def _known_outputs(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in names or ():
+            if name not in KINDS:
+                raise ValueError(f"no output is called {name!r}; known: {', '.join(KINDS)}")
+        return names
 
 
 class MetricsConfig(Section):
@@ -107,6 +123,33 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig | None = None
     pace: str = Field("max", description="max, realtime, 10x or 500/s")
     compare: CompareConfig | None = None
+
+    @field_validator("pace")
+    @classmethod
+    def _known_pace(cls, text: str) -> str:
+        from streammeta.runtime import Pace
+
+        try:
+            Pace.parse(text)
+        except UsageError as fault:
+            raise ValueError(str(fault)) from fault
+        return text
+
+    @field_validator("model")
+    @classmethod
+    def _known_parts(cls, model: ModelConfig) -> ModelConfig:
+        _find("learners", model.learner)
+        for name in model.detectors:
+            _find("detectors", name)
+        return model
+
+
+def _find(kind: str, name: str) -> None:
+    """A name that nothing answers to is a fault of the config, found before anything starts."""
+    try:
+        find(kind, name)
+    except UsageError as fault:
+        raise ValueError(str(fault)) from fault
 
 
 @dataclass(frozen=True, slots=True)

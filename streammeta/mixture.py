@@ -69,6 +69,49 @@ def blend(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def value_score(gap: float, variance: float, age: int) -> tuple[float, float]:
+    """Gaussian log likelihood of a residual, and the member's variance after it."""
+    score, bounded = WORST, 100.0
+    if np.isfinite(gap):
+        score = max(-0.5 * (np.log(variance) + gap * gap / variance), WORST)
+        bounded = min(gap * gap, 100.0)
+    part = max(1.0 / (age + 2.0), 1.0 - VARIANCE_DISCOUNT)
+    return score, max((1.0 - part) * variance + part * bounded, VARIANCE_FLOOR)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def class_score(prediction: Floats, truth: int, n_classes: int) -> tuple[float, float]:
+    """0/1 error of the likeliest class, and the smoothed log likelihood of the true one."""
+    best = 0
+    for j in range(1, n_classes):
+        if prediction[j] > prediction[best]:
+            best = j
+    p = prediction[truth]
+    p = p if np.isfinite(p) and p > 0.0 else 0.0
+    score = np.log((1.0 - SMOOTHING) * p + SMOOTHING / n_classes)
+    return (0.0 if best == truth else 1.0), score
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def share_out(log_weights: Floats, live: Flags) -> None:
+    """Normalise the live weights and share a little of their mass evenly (fixed share)."""
+    top = -np.inf
+    count = 0
+    for m in range(live.shape[0]):
+        if live[m]:
+            top = max(top, log_weights[m])
+            count += 1
+    total = 0.0
+    for m in range(live.shape[0]):
+        if live[m]:
+            total += np.exp(log_weights[m] - top)
+    for m in range(live.shape[0]):
+        if live[m]:
+            w = np.exp(log_weights[m] - top) / total
+            log_weights[m] = np.log((1.0 - SHARE) * w + SHARE / count)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def judge(
     log_weights: Floats,
     variances: Floats,
@@ -102,47 +145,20 @@ def judge(
         if task == REGRESSION:
             gap = truth - predictions[m, 0]
             losses[m] = abs(gap)
-            v = variances[m]
-            bounded = 100.0
-            scores[m] = WORST
-            if np.isfinite(gap):
-                scores[m] = max(-0.5 * (np.log(v) + gap * gap / v), WORST)
-                bounded = min(gap * gap, 100.0)
-            part = max(1.0 / (ages[m] + 2.0), 1.0 - VARIANCE_DISCOUNT)
-            v = (1.0 - part) * v + part * bounded
-            variances[m] = max(v, VARIANCE_FLOOR)
+            scores[m], variances[m] = value_score(gap, variances[m], ages[m])
         else:
-            c = int(truth)
-            best = 0
-            for j in range(1, n_classes):
-                if predictions[m, j] > predictions[m, best]:
-                    best = j
-            losses[m] = 0.0 if best == c else 1.0
-            p = predictions[m, c]
-            p = p if np.isfinite(p) and p > 0.0 else 0.0
-            scores[m] = np.log((1.0 - SMOOTHING) * p + SMOOTHING / n_classes)
+            losses[m], scores[m] = class_score(predictions[m], int(truth), n_classes)
         ages[m] += 1
         # as they will be after the discount, so that those who sleep neither gain nor lose
         w = np.exp(DISCOUNT * (log_weights[m] - top))
         weight_sum += w
         mixed += w * np.exp(scores[m])
     asleep = np.log(mixed / weight_sum) if weight_sum > 0.0 and mixed > 0.0 else WORST
-    count = 0
-    top = -np.inf
     for m in range(members):
         if live[m]:
             gained = scores[m] if awake[m] else asleep
             log_weights[m] = DISCOUNT * log_weights[m] + gained
-            top = max(top, log_weights[m])
-            count += 1
-    total = 0.0
-    for m in range(members):
-        if live[m]:
-            total += np.exp(log_weights[m] - top)
-    for m in range(members):
-        if live[m]:
-            w = np.exp(log_weights[m] - top) / total
-            log_weights[m] = np.log((1.0 - SHARE) * w + SHARE / count)
+    share_out(log_weights, live)
 
 
 def weights(log_weights: NDArray[np.float64], live: NDArray[np.bool_]) -> NDArray[np.float64]:

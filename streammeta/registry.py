@@ -129,7 +129,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "no_replay": (
             "scenarios.models:no_replay",
-            "the default without replay: no outer steps",
+            "the default without replay: no outer steps, no rehearsal",
         ),
         "reset": (
             "scenarios.models:reset",

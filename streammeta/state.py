@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from drift import DETECTORS, Segmenter, default_detectors
 from streammeta.config import ModelConfig
 from streammeta.encode import ColumnMap
-from streammeta.errors import ConfigError, UsageError
+from streammeta.errors import ConfigError, StoreError, UsageError
 from streammeta.events import Label
 from streammeta.experts.bank import Bank
 from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
@@ -248,7 +248,10 @@ class State:
         state.key_names = list(state.keys)
         for i in range(len(state.keys)):
             segmenter = state.segmenter()
-            segmenter.load(blobs[f"segmenter/{i}"])
+            try:
+                segmenter.load(blobs[f"segmenter/{i}"])
+            except ValueError as error:
+                raise StoreError(str(error)) from None
             state.segmenters.append(segmenter)
         if not info["allocated"]:
             return state

@@ -134,6 +134,11 @@ def test_evaluate_forecasts_at_a_horizon_and_writes_a_report(tmp_path: Path) -> 
         (["evaluate", "TABLE", "--target", "label", "--task", "ranking"], 2, "expected auto"),
         (["evaluate", "TABLE", "--target", "label", "--models", "nope"], 2, "no model is called"),
         (["evaluate", "TABLE", "--target", "label", "--models", ","], 2, "expected names such as"),
+        (
+            ["evaluate", "TABLE", "--target", "label", "--report", "/dev/null/r.html"],
+            69,
+            "cannot w",
+        ),
         (["replay", "sine_swich"], 2, "did you mean sine_switch"),
         (["replay", "sine_switch", "--pace", "fast"], 2, "expected max, realtime, 10x or 500/s"),
         (["bench", "sine"], 2, "known: ablation, sine-switch"),

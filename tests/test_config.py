@@ -109,6 +109,16 @@ def test_a_fault_outside_the_file_names_where_it_came_from(good: Path) -> None:
     })  # fmt: skip
 
 
+def test_names_that_nothing_answers_to_are_faults_of_the_config(good: Path) -> None:
+    sets = ["model.learner=mamml", "model.detectors=['adwn']", "pace=fast"]
+    sets += ["sinks.0.kind=jsnl", "sinks.0.outputs=['predictd']"]
+    told = fault(good, GOOD, sets=sets, environment={"FOLDER": "x"})
+    assert "no learner is called 'mamml'; did you mean maml?" in told
+    assert "sinks.0.kind: no sink is called 'jsnl'; did you mean jsonl?" in told
+    assert "sinks.0.outputs: no output is called 'predictd'; known: predicted, " in told
+    assert "pace is 'fast', expected max, realtime, 10x or 500/s" in told
+
+
 def test_json_is_read_like_toml_and_other_suffixes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text(json.dumps({"source": {"scenario": "x"}, "model": {"seed": 2}}, indent=1))

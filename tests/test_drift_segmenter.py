@@ -200,3 +200,10 @@ def test_what_cannot_work_is_said_at_once() -> None:
         Segmenter((), "error", min_rows=0)
     with pytest.raises(ValueError, match="task is 'ranking'"):
         default_detectors("ranking")
+
+
+def test_a_state_of_another_river_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Segmenter(("adwin",), "error").state()
+    monkeypatch.setattr("drift.segmenter.version", lambda name: "0.0.1")
+    with pytest.raises(ValueError, match=r"installed is 0\.0\.1"):
+        Segmenter(("adwin",), "error").load(kept)

@@ -150,12 +150,29 @@ def test_a_source_is_read_to_its_end_whatever_the_batch() -> None:
         ("river.forest", "known: river.hat"),
         ("river.linear", "no form for classification"),
         ("river.no_such:Thing", "cannot import"),
+        ("river.os:system", "os:system is no River model for classification"),
         ("reset@3", "takes no argument"),
     ],
 )
 def test_a_model_that_cannot_be_had_says_why(name: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         build(name, task="classification")
+
+
+WORDY = [Event(str(i), {"a": float(i % 5), "w": "xy"[i % 2]}, "pq"[i % 2]) for i in range(60)]
+
+
+@pytest.mark.parametrize("name", ["hat", "logistic", "nb", "knn"])
+def test_the_short_names_of_river_can_be_given_words_beside_numbers(name: str) -> None:
+    result = prequential(build(f"river.{name}", task="classification"), WORDY)
+    assert result.scores.n == 60
+    assert result.metric["accuracy"] > (0.9 if name in ("logistic", "knn") else 0.0)
+
+
+def test_a_river_estimator_that_cannot_use_a_row_is_a_wrong_call_that_names_the_row() -> None:
+    model = build("river.river.naive_bayes:GaussianNB", task="classification")
+    with pytest.raises(UsageError, match="GaussianNB cannot use row 1 of this stream"):
+        model.observe(WORDY)
 
 
 def test_model_names_are_split_once_and_the_prefix_is_optional() -> None:

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score, mean_absolute_error, r2_score
 
-from streammeta.events import Event, LabelExpired, Predicted, Scored
+from streammeta.config import ModelConfig
+from streammeta.engine import Engine
+from streammeta.events import Event, LabelExpired, Predicted, Rejected, Scored
 from streammeta.experts.baselines import LastValue, Majority, NoChange, losses
 from streammeta.scores import ClassificationScores, RegressionScores, scores_for
 
@@ -69,6 +71,38 @@ def test_last_value_is_the_one_of_mase_even_when_labels_come_late() -> None:
         scores.observe(model.observe([event]))
     assert scores.n == 3
     assert scores.values()["mase"] == pytest.approx(1.0)
+
+
+def test_the_last_label_is_that_of_the_key_and_of_any_key_before_it_has_one() -> None:
+    rows = [("a", 1.0), ("b", 9.0), ("a", 2.0), ("b", 8.0), ("c", 7.0), ("a", 2.0)]
+    model, scores = LastValue(), RegressionScores()
+    events = [Event(str(i), {}, y, key) for i, (key, y) in enumerate(rows)]
+    outputs = model.observe(events)
+    told = [o.prediction for o in outputs if isinstance(o, Predicted)]
+    assert told == [None, 1.0, 1.0, 9.0, 8.0, 2.0]
+    scores.observe(outputs)
+    assert scores.values()["mae_last_value"] == pytest.approx((8 + 1 + 1 + 1 + 0) / 5)
+    assert scores.values()["mase"] == pytest.approx(1.0)
+    words = [Event(str(i), {}, y, key) for i, (key, y) in enumerate(["ax", "by", "ax", "by"])]
+    told = [o.prediction for o in NoChange().observe(words) if isinstance(o, Predicted)]
+    assert told == [None, "x", "x", "y"]
+
+
+def test_a_late_label_without_a_key_belongs_to_the_key_of_its_question() -> None:
+    model = LastValue()
+    model.observe([Event("0", {}, key="a"), Event("1", {}, 5.0, "b"), Event("0", None, 3.0)])
+    (told,) = model.observe([Event("2", {}, key="a")])
+    assert isinstance(told, Predicted)
+    assert told.prediction == 3.0
+
+
+def test_a_baseline_refuses_the_rows_that_the_engine_refuses() -> None:
+    rows = [Event("0", {"a": 1e300}, 1.0), Event("1", {"a": 1.0}, 1e300), Event("2", {"a": 1}, 1.0)]
+    refused = {
+        type(model).__name__: [o.id for o in model.observe(rows) if isinstance(o, Rejected)]
+        for model in (Engine(ModelConfig(task="regression")), LastValue())
+    }
+    assert refused == {"Engine": ["0", "1"], "LastValue": ["0", "1"]}
 
 
 def test_the_rolling_value_forgets_and_the_cumulative_one_does_not() -> None:

@@ -172,6 +172,35 @@ def test_other_delimiters_byte_order_marks_and_foreign_bytes_are_read(tmp_path):
     assert [e.x for e in events] == [{"a": 1.0, "city": "Z\\xfcrich"}, {"a": 2.0, "city": "Bern"}]
 
 
+@pytest.mark.parametrize("head", ["day;temp, C;y", '"a;b,c|d";"b";y', "day;b;y"])
+def test_the_delimiter_is_the_one_that_fits_the_lines_below_the_header(tmp_path, head):
+    path = write(tmp_path / "d.csv", f"{head}\n" + "mon;2,5;1,25\ntue;-3,75;0\n" * 5)
+    sniff = FileSource(path, target="y").sniff()
+    assert list(sniff.columns.values()) == ["category", "number", "number"]
+    assert sniff.targets[:2] == [1.25, 0.0]
+
+
+def test_a_comma_that_may_be_thousands_is_no_decimal_sign(tmp_path):
+    path = write(tmp_path / "d.csv", "a;y\n1,500;0\n2,250;1\n")
+    assert [e.x["a"] for e in all_of(FileSource(path, target="y"))] == ["1,500", "2,250"]
+
+
+def test_a_file_that_says_it_is_utf_16_is_read_as_such(tmp_path):
+    for name in ("u.csv", "u.csv.gz"):
+        data = "größe,y\r\n1.5,ä\r\n".encode("utf-16")
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+        events = check_every_cut(lambda name=name: FileSource(tmp_path / name, target="y"))
+        assert (events[0].x, events[0].y) == ({"größe": 1.5}, "ä")
+
+
+def test_a_column_that_no_model_can_use_is_named_before_the_stream_starts(tmp_path):
+    rows = "".join(json.dumps({"a": i, "tags": ["x"], "y": i}) + "\n" for i in range(5))
+    path = write(tmp_path / "n.jsonl", rows)
+    with pytest.raises(UsageError, match=r"column 'tags' holds values such as \['x'\].*ignore"):
+        FileSource(path, target="y").sniff()
+    assert len(all_of(FileSource(path, target="y", ignore=["tags"]))) == 5
+
+
 def test_a_column_is_numeric_when_19_of_20_cells_are(tmp_path):
     text = "mostly,half,empty,y\n" + "".join(
         f"{'oops' if i == 60 else i},{'n/a!' if i % 2 else i},,{i}.5\n" for i in range(100)
@@ -389,12 +418,12 @@ def test_the_task_is_decided_with_a_reason():
 
 
 def test_a_time_that_cannot_be_read_rejects_its_row_only(tmp_path):
-    path = write(tmp_path / "t.csv", "when,y\n2024-01-01,0\n01/02/2024,1\n100.5,0\n,1\n")
+    path = write(tmp_path / "t.csv", "when,y\n2024-01-01,0\nsoon,1\n100.5,0\n,1\n")
     events = all_of(FileSource(path, target="y", time="when"))
     assert [e.ts for e in events] == [1704067200.0, None, 100.5, None]
     assert [bool(e.error) for e in events] == [False, True, False, False]
     assert events[1].error[1] == (
-        "t.csv line 3: column 'when' is '01/02/2024', expected seconds or an ISO date and time"
+        "t.csv line 3: column 'when' is 'soon', expected seconds since 1970 or a date and time"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,11 +94,14 @@ def _stream(config: SourceConfig, task: str) -> tuple[Source, Card | None, str, 
 
 def _sink(config: SinkConfig) -> Sink:
     kind = find("sinks", config.kind).load()
-    given = {"path": config.path, "kinds": config.outputs}
-    options = {name: value for name, value in given.items() if value is not None}
-    try:
-        signature(kind).bind(**options)
-    except TypeError as fault:
-        raise UsageError(f"sink {config.kind!r}: {fault}") from fault
+    takes = signature(kind).parameters
+    options = {}
+    for field, parameter in (("path", "path"), ("outputs", "kinds")):
+        if (value := getattr(config, field)) is not None:
+            if parameter not in takes:
+                raise UsageError(f"sink {config.kind!r} takes no {field!r}")
+            options[parameter] = value
+        elif parameter in takes and takes[parameter].default is Parameter.empty:
+            raise UsageError(f"sink {config.kind!r} needs {field!r}")
     made: Sink = kind(**options)
     return made

@@ -27,7 +27,9 @@ streammeta bench ablation --models streammeta,no_replay --quick --json results.j
 
 
 def bench(
-    suite: str | None = typer.Argument(None, help="A suite by name.", show_default=False),
+    suite: str | None = typer.Argument(
+        None, metavar="SUITE", help="A suite by name.", show_default=False
+    ),
     listed: bool = typer.Option(False, "--list", help="List the suites."),
     models: str = typer.Option(
         "", help="Comma-separated models instead of the suite's.", show_default=False

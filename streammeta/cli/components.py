@@ -38,7 +38,7 @@ def components(
 
 @app.command(epilog=EPILOG)
 def show(
-    name: str = typer.Argument(..., help="A kind (models), or a component's name."),
+    name: str = typer.Argument(..., metavar="NAME", help="A kind (models), or a component's name."),
     as_json: bool = typer.Option(False, "--json", help="JSON lines on stdout."),
 ) -> None:
     """Show all components of a kind, or one component with its documentation."""

@@ -26,7 +26,7 @@ streammeta evaluate prices.parquet --target close --time date --horizon 24 --rep
 
 def evaluate(
     data: Path = typer.Argument(
-        ..., help="CSV, JSONL (plain or .gz) or Parquet file.", show_default=False
+        ..., metavar="DATA", help="CSV, JSONL (plain or .gz) or Parquet file.", show_default=False
     ),
     target: str = typer.Option(..., help="Column to predict.", show_default=False),
     task: str = typer.Option("auto", help="auto, classification or regression."),

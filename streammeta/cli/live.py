@@ -88,7 +88,9 @@ class LiveView:
         parts = [
             f"{self.rows:,}{of} rows",
             f"{speed:,.0f} rows/s",
-            f"{score.main} {score.rolling:.3f} over the last {window}",
+            f"{score.main} {score.rolling:.3f} over the last {window}"
+            if window
+            else "no label yet",
             f"{len(self.drifts)} drifts",
             f"{self.meta_updates:,} meta-updates",
         ]

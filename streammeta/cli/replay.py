@@ -29,7 +29,9 @@ streammeta replay sine_switch --rows 10000 --pace 500/s --report sine.html
 
 
 def replay(
-    scenario: str | None = typer.Argument(None, help="A scenario by name.", show_default=False),
+    scenario: str | None = typer.Argument(
+        None, metavar="SCENARIO", help="A scenario by name.", show_default=False
+    ),
     listed: bool = typer.Option(False, "--list", help="List the scenarios."),
     seed: int = typer.Option(0, min=0, help="Seed of the scenario and of the models."),
     pace: str = typer.Option("max", help="max, realtime, 10x or 500/s."),

@@ -38,7 +38,9 @@ Ctrl-C or SIGTERM: finish the chunk, commit, stop, exit 0; a second Ctrl-C exits
 
 
 def run(
-    config: Path = typer.Argument(..., help="A TOML, YAML or JSON file.", show_default=False),
+    config: Path = typer.Argument(
+        ..., metavar="CONFIG", help="A TOML, YAML or JSON file.", show_default=False
+    ),
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Check the config, open the stream, say what would run, stop."
     ),
@@ -228,8 +230,9 @@ def _close(console: Console, view: LiveView, end: RunEnd, seconds: float, parts:
     """One line on what happened."""
     names = {"finished": "end of the stream", "max_events": "--max-events", "stopped": "stopped"}
     score = view.scores
+    here = " since it was resumed" if end.total > end.events else ""
     told = (
-        f"{names[end.reason]}: {end.events:,} events in {seconds:.1f} s, "
+        f"{names[end.reason]}: {end.events:,} events in {seconds:.1f} s{here}, "
         f"{score.main} {number(score.values()[score.main])}, {len(view.drifts)} drifts, "
         f"{view.meta_updates:,} meta-updates, {view.rejected:,} rejected"
     )

@@ -18,7 +18,9 @@ STREAMMETA_MODEL__SEED=7 streammeta validate run.toml --set model.chunk=32 --sho
 
 
 def validate(
-    config: Path = typer.Argument(..., help="A TOML, YAML or JSON file.", show_default=False),
+    config: Path = typer.Argument(
+        ..., metavar="CONFIG", help="A TOML, YAML or JSON file.", show_default=False
+    ),
     sets: list[str] = typer.Option(
         [], "--set", help="section.field=value, over file and environment.", show_default=False
     ),
