@@ -35,7 +35,7 @@ from streammeta.experts import kernels
 from streammeta.experts.kernels import REGRESSION
 from streammeta.meta.parameters import MetaParameters
 from streammeta.pending import Asked
-from streammeta.state import COUNT_DISCOUNT, LAG_COLUMNS, State
+from streammeta.state import BORROWED, COUNT_DISCOUNT, LAG_COLUMNS, State
 
 #: A new segment's challenger is adapted again from the meta-parameters when this many labelled
 #: rows are inside it; after the last it goes on learning by itself.
@@ -199,10 +199,18 @@ def inputs(state: State, key: int, raw: NDArray[np.float64]) -> NDArray[np.float
 
 
 def units(state: State, key: int) -> tuple[float, float]:
-    """Centre and scale of the target: 0 and 1 for classes, running moments for numbers."""
+    """Centre and scale of the target: 0 and 1 for classes, running moments for numbers.
+
+    Of several keys a young one borrows the others' centre and scale.
+    """
     if state.task != REGRESSION:
         return 0.0, 1.0
     count, mean, variance = state.y_moments[key]
+    if len(state.keys) > 1:
+        part = BORROWED / (count + BORROWED)
+        mean = (1.0 - part) * mean + part * state.pool_y[1]
+        variance = (1.0 - part) * variance + part * state.pool_y[2]
+        count = state.pool_y[0]
     return float(mean), math.sqrt(variance) if count > 1 and variance > 0 else 1.0
 
 
@@ -230,7 +238,7 @@ def predict(
             moved = state.transitions[key, int(last), :n_classes] + prior
             prior = moved / moved.sum()
         members[:, experts, :n_classes] = prior
-    mixture.blend(state.log_weights[key], state.live(key), members, n_classes, state.task, mixed)
+    mixture.blend(state.beliefs(key), state.live(key), members, n_classes, state.task, mixed)
     return members, mixed, centre, scale
 
 
@@ -310,10 +318,15 @@ def score(state: State, asked: Asked, label: Label, target: float, learns: bool)
         live = state.live(key)
         awake = asked.births == state.births(key)
         losses = np.empty(len(live))
+        before = state.log_weights[key].copy() if len(state.keys) > 1 else None
         mixture.judge(
             state.log_weights[key], state.variances[key], state.ages[key], live, awake, members,
             (target - asked.centre) / asked.scale, state.n_classes, state.task, losses,
         )  # fmt: skip
+        if before is not None:
+            gained = state.log_weights[key] - mixture.DISCOUNT * before
+            pool = mixture.DISCOUNT * state.pool_weights + gained
+            state.pool_weights[:] = np.maximum(pool - pool.max(), mixture.WORST)
         names = state.member_names
         values = (losses * asked.scale).tolist()
         experts = {n: v for n, v in zip(names, values, strict=True) if v == v}
@@ -373,8 +386,9 @@ def rehearse(state: State, key: int) -> None:
 
 def update_target_moments(state: State, key: int, value: float) -> None:
     """Running mean and variance of the target of one key."""
-    count, mean, variance = (state.y_moments[key, i : i + 1] for i in range(3))
-    kernels.update_moments(np.array([value]), np.ones(1), count, mean, variance, MOMENT_FLOOR)
+    for moments in (state.y_moments[key], state.pool_y):
+        count, mean, variance = (moments[i : i + 1] for i in range(3))
+        kernels.update_moments(np.array([value]), np.ones(1), count, mean, variance, MOMENT_FLOOR)
 
 
 def standard_targets(state: State, key: int, targets: NDArray[np.float64]) -> NDArray[np.float32]:

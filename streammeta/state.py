@@ -28,6 +28,8 @@ LAG_COLUMNS = 8
 FIRST_OUTPUTS = 8
 #: Members of the mixture that are not networks: the last label, and the running prior or mean.
 SIMPLE_MEMBERS = ("persistence", "prior")
+#: A key leans on what all keys have in common as if it had seen that many rows of theirs.
+BORROWED = 4.0
 #: Discount of the label counts behind both.
 COUNT_DISCOUNT = 0.99
 
@@ -103,6 +105,8 @@ class State:
         self.segment_start = np.zeros(n, np.int64)
         self.segment_labels = np.zeros(n, np.int64)
         self.hosts = np.full((n, 2), -1, np.int64)
+        self.pool_weights = np.zeros(m)
+        self.pool_y = np.zeros(3)  # as y_moments, of all keys together
         self.allocated = True
 
     #: Arrays with a leading key axis that are the state's own, and what fills a new row.
@@ -110,6 +114,8 @@ class State:
         "log_weights", "variances", "ages", "counts", "means", "spreads", "y_moments", "lags",
         "transitions", "prior", "segment", "segment_start", "segment_labels", "hosts",
     )  # fmt: skip
+    #: Arrays without a key axis: what a young key borrows from all the others.
+    POOLED = ("pool_weights", "pool_y")
     FILL = {"variances": VARIANCE_AT_BIRTH, "lags": np.nan, "hosts": -1}  # noqa: RUF012
 
     @property
@@ -147,6 +153,14 @@ class State:
             self.segment_start[index] = self.rows
             self.segmenters.append(self.segmenter())
         return index
+
+    def beliefs(self, key: int) -> NDArray[np.float64]:
+        """Log weights ``(M,)`` that the mixture uses for a key; a young one leans on the others."""
+        own = self.log_weights[key]
+        if len(self.keys) < 2:
+            return own
+        n = float(self.ages[key, -1])  # labels that the mixture has been judged on
+        return (n * own + BORROWED * self.pool_weights) / (n + BORROWED)
 
     def segmenter(self) -> Segmenter:
         """A fresh segmenter with the detectors of the configuration.
@@ -215,7 +229,7 @@ class State:
         blobs = {f"segmenter/{i}": s.state() for i, s in enumerate(self.segmenters)}
         if not self.allocated:
             return {}, info, blobs
-        tensors = {f"state/{n}": getattr(self, n) for n in self.STACKED}
+        tensors = {f"state/{n}": getattr(self, n) for n in self.STACKED + self.POOLED}
         tensors |= {f"bank/{n}": a for n, a in self.bank.tensors().items()}
         tensors |= {f"rows/{n}": getattr(self.segment_rows, n) for n in SegmentRows.FIELDS}
         tensors |= {f"memory/{n}": getattr(self.memory, n) for n in TaskMemory.FIELDS}
