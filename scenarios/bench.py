@@ -26,6 +26,7 @@ from scenarios.prequential import Progress, Result, prequential
 from scenarios.scenario import Card, scenario
 from streammeta.errors import UsageError
 from streammeta.report import Line
+from streammeta.sources.labels import delayed
 
 MAX_DELAY = 500  # rows after a drift in which an alarm counts as its detection
 QUICK_ROWS = 3_000
@@ -45,6 +46,7 @@ class Job:
     rows: int | None = None
     chunk: int = 1
     overrides: tuple[tuple[str, Any], ...] = ()  # fields of ModelConfig, for the default's variants
+    label_delay: int = 0  # rows by which labels come later
 
 
 @dataclass(slots=True)
@@ -95,8 +97,20 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
+class Gate:
+    """One claim that a suite must keep: ``text`` with its figure, and whether it holds."""
+
+    text: str
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Suite:
-    """A named set of jobs; ``minutes`` is the wall time on two cores, roughly."""
+    """A named set of jobs; ``minutes`` is the wall time on two cores, roughly.
+
+    ``gates`` turns the outcomes into claims that ``bench --check`` holds the suite to; one that
+    the outcomes cannot answer, because a model was left out, does not hold.
+    """
 
     name: str
     summary: str
@@ -107,6 +121,8 @@ class Suite:
     summarise: Callable[[Sequence[Outcome]], list[Summary]] | None = None
     quick_rows: int = QUICK_ROWS
     unavailable: Callable[[str], str] = field(default=lambda stream: "")
+    overrides: tuple[tuple[str, Any], ...] = ()  # fields of ModelConfig, for the default's variants
+    gates: Callable[[Sequence[Outcome]], list[Gate]] | None = None
 
     def jobs(
         self,
@@ -120,7 +136,7 @@ class Suite:
         if quick:
             numbers = numbers[:QUICK_SEEDS]
         return [
-            Job(model, stream, seed, self.quick_rows if quick else None)
+            Job(model, stream, seed, self.quick_rows if quick else None, overrides=self.overrides)
             for stream in self.streams
             if not self.unavailable(stream)
             for seed in numbers
@@ -132,16 +148,17 @@ def run_job(job: Job, progress: Progress | None = None) -> Outcome:
     """Do one job in this process."""
     stream = scenario(job.stream, seed=job.seed, rows=job.rows)
     card = stream.card
-    name = job.model
-    if name.endswith("@drift"):
-        first = card.drifts[0][0] if card.drifts else card.rows
-        name = f"{name.removesuffix('drift')}{first}"
     model = build(
-        name, task=card.task, seed=job.seed, chunk=job.chunk, overrides=dict(job.overrides)
+        at_drift(job.model, card),
+        task=card.task,
+        seed=job.seed,
+        chunk=job.chunk,
+        overrides=dict(job.overrides),
     )
+    events = stream.events()
     result = prequential(
         model,
-        stream.events(),
+        delayed(events, job.label_delay) if job.label_delay else events,
         task=card.task,
         chunk=job.chunk,
         name=job.model,
@@ -150,6 +167,14 @@ def run_job(job: Job, progress: Progress | None = None) -> Outcome:
     )
     result.predictions.clear()  # nobody reads them, and they travel between processes
     return Outcome(job, card, result)
+
+
+def at_drift(name: str, card: Card) -> str:
+    """``frozen@drift`` with the row of the stream's first true drift; other names as they are."""
+    if not name.endswith("@drift"):
+        return name
+    first = card.drifts[0][0] if card.drifts else card.rows
+    return f"{name.removesuffix('drift')}{first}"
 
 
 def run_jobs(jobs: Sequence[Job], processes: int = 1) -> Iterator[Outcome]:
@@ -216,6 +241,12 @@ def spread(values: Sequence[float], digits: int = 4) -> str:
 def main_score(outcome: Outcome) -> float:
     """Accuracy or mean absolute error over the whole stream."""
     return outcome.result.metric[outcome.result.scores.main]
+
+
+def mean_score(outcomes: Sequence[Outcome], model: str, stream: str) -> float:
+    """The main score of ``model`` on ``stream``, mean over the seeds; nan where it did not run."""
+    scores = [main_score(o) for o in outcomes if (o.job.model, o.job.stream) == (model, stream)]
+    return mean(scores) if scores else float("nan")
 
 
 def leaderboard(outcomes: Sequence[Outcome]) -> list[Summary]:
@@ -314,5 +345,5 @@ def check(jobs: Sequence[Job]) -> None:
     if not jobs:
         raise UsageError("nothing to run: no stream of the suite is available on this machine")
     for model in unique(job.model for job in jobs):
-        name = model.removesuffix("drift") + "1" if model.endswith("@drift") else model
-        build(name, task="classification")
+        row = model.removesuffix("drift") + "1" if model.endswith("@drift") else model
+        build(row, task="classification")

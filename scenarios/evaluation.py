@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from scenarios.models import build
-from scenarios.prequential import Progress, Result, events_of, prequential
-from streammeta.errors import UsageError
+from scenarios.prequential import Model, Progress, Result, events_of, prequential
+from streammeta.engine import Engine
+from streammeta.errors import SinkError, UsageError
+from streammeta.meta.initial import write_initial
 from streammeta.sources import FileSource, decide_task
 
 DEFAULT_MODELS = ("streammeta", "no_change")
@@ -33,6 +38,7 @@ class Question:
     rows: int | None = None
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    save_init: Path | None = None
 
     def source(self) -> FileSource:
         """The file as a stream, from its first row."""
@@ -72,9 +78,15 @@ def evaluate(
 ) -> Iterator[Result]:
     """One result for each model, in their order; every model reads the same rows anew.
 
+    With ``save_init`` the meta-parameters of the default model go to that file when it is done.
+
     Raises:
-        UsageError: a model cannot be built; known before the first one runs.
+        UsageError: a model cannot be built, or there is none whose meta-parameters could be
+            saved; known before the first one runs.
+        SinkError: the meta-parameters cannot be written; known before, where it can be.
     """
+    if question.save_init is not None:
+        _require_initial(question.save_init, question.models)
     given: dict[str, Any] = {"task": task, "seed": question.seed, "chunk": question.chunk}
     models = [build(name, **given, overrides=question.overrides) for name in question.models]
     for name, model in zip(question.models, models, strict=True):
@@ -91,3 +103,31 @@ def evaluate(
             )
         finally:
             source.close()
+        if question.save_init is not None and name == DEFAULT_MODELS[0]:
+            _save_initial(question.save_init, model)
+
+
+def _require_initial(path: Path, models: Sequence[str]) -> None:
+    if DEFAULT_MODELS[0] not in models:
+        raise UsageError(
+            f"--save-init saves what {DEFAULT_MODELS[0]!r} has learned, which is not among the "
+            f"models: {', '.join(models)}"
+        )
+    if path.is_dir():
+        raise SinkError(f"cannot write {path}: it is a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise SinkError(f"cannot write {path}: {fault.strerror or fault}") from fault
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise SinkError(f"cannot write {path}: no permission")
+
+
+def _save_initial(path: Path, model: Model) -> None:
+    assert isinstance(model, Engine)  # that is what the default model is
+    if model.meta is None:
+        raise UsageError(f"nothing to save in {path}: no row could be learned")
+    try:
+        write_initial(path, model.meta)
+    except (OSError, SafetensorError) as fault:
+        raise SinkError(f"cannot write {path}: {fault}") from fault

@@ -30,7 +30,7 @@ Where = tuple[str | int, ...]
 
 
 class SourceConfig(Section):
-    """Where events come from: a scenario, a file, or another source of the registry."""
+    """Where events come from: a scenario or a file, one of the two."""
 
     scenario: str | None = Field(None, description="a scenario by name, such as sensor_fault")
     seed: int = Field(0, ge=0, description="the scenario's seed")
@@ -54,6 +54,8 @@ class SourceConfig(Section):
         given = [name for name in of_files if name in self.model_fields_set]
         if self.scenario is not None and given:
             raise ValueError(f"{given[0]!r} is for files, a scenario has its own")
+        if self.path is not None and "seed" in self.model_fields_set:
+            raise ValueError("'seed' is for scenarios, a file's rows are what they are")
         return self
 
 

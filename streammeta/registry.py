@@ -97,6 +97,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
     },
     "suites": {
+        "quickstart": (
+            "scenarios.suites.quickstart:SUITE",
+            "a camera gets mis-wired twice: the default model against simpler ones",
+        ),
         "ablation": (
             "scenarios.suites.ablation:SUITE",
             "the default model minus the same model with one part taken away",
@@ -137,7 +141,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "frozen": (
             "scenarios.models:frozen",
-            "frozen@ROW: the default that stops learning at that row",
+            "frozen@ROW stops learning at that row; frozen@drift at a scenario's first drift",
         ),
         "no_change": (
             "scenarios.models:no_change",

@@ -156,11 +156,12 @@ class State:
 
     def beliefs(self, key: int) -> NDArray[np.float64]:
         """Log weights ``(M,)`` that the mixture uses for a key; a young one leans on the others."""
-        own = self.log_weights[key]
+        own: NDArray[np.float64] = self.log_weights[key]
         if len(self.keys) < 2:
             return own
         n = float(self.ages[key, -1])  # labels that the mixture has been judged on
-        return (n * own + BORROWED * self.pool_weights) / (n + BORROWED)
+        leaning: NDArray[np.float64] = (n * own + BORROWED * self.pool_weights) / (n + BORROWED)
+        return leaning
 
     def segmenter(self) -> Segmenter:
         """A fresh segmenter with the detectors of the configuration.

@@ -10,7 +10,7 @@ from scenarios.bench import Job, Outcome, Suite, check, leaderboard, run_job, ru
 from scenarios.concept_mix import ConceptMix
 from scenarios.prequential import Result
 from scenarios.sine_switch import SineSwitch
-from scenarios.suites import ablation, sine_switch
+from scenarios.suites import ablation, quickstart, sine_switch
 from streammeta.errors import UsageError
 from streammeta.events import Scored
 from streammeta.registry import components
@@ -63,6 +63,22 @@ def test_frozen_at_the_drift_means_the_first_true_drift_of_that_seed() -> None:
     outcome = run_job(Job("frozen@drift", "sine_switch", 0, 260))
     assert outcome.card.drifts[0] == (200, 200)
     assert outcome.result.model == "frozen@drift"
+    losses = outcome.result.losses
+    assert losses == run_job(Job("frozen@200", "sine_switch", 0, 260)).result.losses
+    learning = run_job(Job("streammeta", "sine_switch", 0, 260)).result.losses
+    assert losses[:201] == learning[:201], "until the drift it learns like the default"
+    assert losses[201:] != learning[201:], "and from there on it does not"
+
+
+def test_labels_that_come_late_in_the_job_come_late_to_the_model() -> None:
+    at_once = run_job(Job("no_change", "sine_switch", 0, 40)).result
+    late = run_job(Job("no_change", "sine_switch", 0, 40, label_delay=5)).result
+    truths = [y for _, y in SineSwitch(rows=40)]
+    assert at_once.predictions == late.predictions == []
+    for result, delay in ((at_once, 0), (late, 5)):
+        expected = [abs(y - (truths[i - delay - 1] if i > delay else 0.0)) for i, y in
+                    enumerate(truths)]  # fmt: skip
+        assert list(result.losses) == pytest.approx(expected)
 
 
 def test_alarms_are_judged_against_the_true_drifts() -> None:
@@ -105,6 +121,54 @@ def test_the_sine_suite_prints_both_ratios() -> None:
     assert [row[0] for row in summary.rows][:2] == ["streammeta", "random_challengers"]
 
 
+def sine_losses(early: float, late: float) -> list[float]:
+    return [early] * 1_000 + [late] * 1_000
+
+
+def test_the_gates_of_the_sine_suite_hold_both_ratios_and_the_fall_to_their_bounds() -> None:
+    ours = made_up("streammeta", 0, sine_losses(2.0, 1.0))
+    others = {"random_challengers": 1.5, "sgd@0.01": 2.0}
+    made = [ours, *(made_up(m, 0, [loss] * 2_000) for m, loss in others.items())]
+    gates = sine_switch.gates(made)
+    assert [gate.ok for gate in gates] == [True, True, True]
+    assert gates[0].text == "best SGD (sgd@0.01) / ours = 4.00, at least 3"
+    worse = [made_up("streammeta", 0, sine_losses(1.0, 1.4)), *made[1:]]
+    assert [gate.ok for gate in sine_switch.gates(worse)] == [False, False, False]
+
+
+def test_a_gate_whose_models_did_not_run_does_not_hold() -> None:
+    alone = [made_up("no_challengers", 0, [1.0] * 2_000)]
+    assert not any(gate.ok for gate in sine_switch.gates(alone))
+    assert not any(gate.ok for gate in quickstart.gates(alone))
+
+
+def test_the_gate_of_elec2_is_its_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation, "_missing", lambda stream: "")
+    for errors, ok in ((9, True), (11, False)):
+        (gate,) = ablation.gates([judged("streammeta", "open:elec2", errors)])
+        assert gate.ok is ok
+        assert f"accuracy {1 - errors / 100:.4f}" in gate.text
+
+
+def judged(model: str, stream: str, errors: int, seed: int = 0) -> Outcome:
+    """An outcome with so many errors in 100 rows."""
+    scores = ClassificationScores()
+    for row in range(100):
+        wrong = row < errors
+        scores.update(Scored(str(row), "", row, "a", "b" if wrong else "a", float(wrong), 0.1, 0))
+    result = Result(model, seed, 1, "classification", scores)
+    return Outcome(Job(model, stream, seed), ConceptMix().card, result)
+
+
+def test_the_quickstart_runs_the_model_of_its_example_and_must_win_on_average() -> None:
+    assert {job.overrides for job in quickstart.SUITE.jobs()} == {(("learner", "maml"),)}
+    ours = [judged("streammeta", "sensor_fault", n, seed) for seed, n in enumerate((5, 7))]
+    others = [judged(m, "sensor_fault", 8) for m in quickstart.OTHERS]
+    assert [gate.ok for gate in quickstart.gates([*ours, *others])] == [True] * 4
+    others[1] = judged("reset", "sensor_fault", 6)  # a tie is no win
+    assert [gate.ok for gate in quickstart.gates([*ours, *others])] == [True, False, True, True]
+
+
 def test_the_ablation_prints_the_gain_with_its_sign() -> None:
     outcomes = [
         made_up("streammeta", 0, [1.0] * 50),
@@ -128,5 +192,6 @@ def test_streams_without_a_file_are_left_out_and_nothing_left_is_an_error(
     monkeypatch.delenv("STREAMMETA_DATA", raising=False)
     streams = {job.stream for job in ablation.SUITE.jobs()}
     assert streams == {"sine_switch"}
+    assert ablation.gates([]) == [], "no file, no claim about it"
     with pytest.raises(UsageError, match="nothing to run"):
         check([])

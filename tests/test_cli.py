@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from streammeta.cli.comparison import Comparison
 from streammeta.cli.live import LiveView
+from streammeta.config_file import load_config
 from streammeta.events import DriftDetected, Predicted, Rejected, Scored
 
 HEAVY = ("torch", "river", "numba", "pandas", "numpy", "sklearn", "matplotlib")
@@ -82,8 +85,11 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_with_two_examples(name: str) -> None:
     page = streammeta(name, "--help").stdout
-    assert page.count(f"streammeta {name}") >= 3 or page.count(f" {name} ") >= 3
-    assert "Examples" in page
+    _, heading, examples = page.partition("Examples")
+    assert heading
+    shown = [line for line in examples.splitlines() if line.strip().startswith("streammeta ")]
+    assert len(shown) >= 2
+    assert any(f"streammeta {name}" in line for line in shown)
 
 
 def test_evaluate_prints_scores_on_stdout_and_the_rest_on_stderr(table: Path) -> None:
@@ -98,7 +104,8 @@ def test_evaluate_prints_scores_on_stdout_and_the_rest_on_stderr(table: Path) ->
 
 
 def test_evaluate_json_is_one_object_per_model_the_default_first(table: Path) -> None:
-    done = streammeta("evaluate", str(table), "--target", "label", "--json", "--seed", "2")
+    args = ("--models", "no_change,streammeta", "--json", "--seed", "2")
+    done = streammeta("evaluate", str(table), "--target", "label", *args)
     ours, other = (json.loads(line) for line in done.stdout.splitlines())
     assert (ours["model"], other["model"]) == ("streammeta", "no_change")
     assert ours["rows"] == other["rows"] == 118
@@ -106,6 +113,21 @@ def test_evaluate_json_is_one_object_per_model_the_default_first(table: Path) ->
     assert (ours["seed"], ours["chunk"]) == (2, 1)
     assert ours["experts"]
     assert {"p50", "p99", "max"} == set(ours["latency_us"])
+
+
+def test_what_evaluate_has_learned_can_be_given_to_the_next_run(table: Path) -> None:
+    args = ("evaluate", str(table), "--target", "label", "--models", "streammeta", "--json")
+    file = table.parent / "made" / "meta.init"
+    first = streammeta(*args, "--save-init", str(file))
+    assert f"meta-parameters: {file}" in first.stderr
+    second = json.loads(streammeta(*args, "--init", str(file)).stdout)
+    assert second["rows"] == json.loads(first.stdout)["rows"] == 118
+    numbers = table.parent / "numbers.csv"
+    numbers.write_text("a,b,y\n" + "".join(f"{i},{i % 3},{i * 1.5}\n" for i in range(40)))
+    other = streammeta("evaluate", str(numbers), "--target", "y", "--init", str(file), code=78)
+    assert "was made for classification with layers" in other.stderr
+    assert "this stream needs regression with" in other.stderr
+    assert "Traceback" not in other.stderr
 
 
 def test_evaluate_forecasts_at_a_horizon_and_writes_a_report(tmp_path: Path) -> None:
@@ -141,7 +163,18 @@ def test_evaluate_forecasts_at_a_horizon_and_writes_a_report(tmp_path: Path) -> 
         ),
         (["replay", "sine_swich"], 2, "did you mean sine_switch"),
         (["replay", "sine_switch", "--pace", "fast"], 2, "expected max, realtime, 10x or 500/s"),
-        (["bench", "sine"], 2, "known: ablation, sine-switch"),
+        (["bench", "sine"], 2, "known: quickstart, ablation, sine-switch"),
+        (["bench", "classification", "--check"], 2, "classification has no gates"),
+        (
+            ["evaluate", "TABLE", "--target=label", "--models=majority", "--save-init", "x.init"],
+            2,
+            "which is not among the models: majority",
+        ),
+        (
+            ["evaluate", "TABLE", "--target", "label", "--save-init", "/dev/null/x"],
+            69,
+            "cannot write /dev/null/x",
+        ),
         (["components", "show", "no_chang"], 2, "did you mean no_change"),
         (["run", "none.toml"], 78, "cannot read none.toml"),
         (["validate", "none.toml"], 78, "cannot read none.toml"),
@@ -167,6 +200,39 @@ def test_replay_tells_the_drifts_found_from_the_true_ones() -> None:
     assert "sensor_fault" in listed
     told = json.loads(streammeta("replay", *args, "--json").stdout)
     assert told["true_drifts"] == [[4_000, 4_000]]
+
+
+def test_replay_freezes_at_the_drift_that_its_card_knows() -> None:
+    args = ("replay", "sine_switch", "--rows", "230", "--json", "--models")
+    at_drift, at_row = (
+        json.loads(streammeta(*args, f"frozen@{where}").stdout)["metric"]
+        for where in ("drift", "200")
+    )
+    assert at_drift == at_row
+
+
+GATED = """
+from scenarios.bench import Gate, Suite, mean_score
+
+def gates(outcomes):
+    value = mean_score(outcomes, "majority", "concept_mix")
+    return [Gate(f"accuracy {value:.4f}, above .1", value > 0.1), *STRICT]
+
+STRICT = []
+SUITE = Suite("gated", "for tests", 0.1, ("concept_mix",), ("majority",), (0,), gates=gates)
+"""
+
+
+def test_bench_check_prints_each_gate_and_exits_1_when_one_fails(tmp_path: Path) -> None:
+    root = str(Path(__file__).parent.parent)
+    place = {"PYTHONPATH": os.pathsep.join((root, str(tmp_path)))}
+    (tmp_path / "gated.py").write_text(GATED)
+    done = streammeta("bench", "gated:SUITE", "--quick", "--check", **place)
+    assert re.search(r"^ok +accuracy 0\.\d{4}, above \.1$", done.stdout, re.MULTILINE)
+    (tmp_path / "strict.py").write_text(GATED.replace("[]", "[Gate('never', False)]"))
+    done = streammeta("bench", "strict:SUITE", "--quick", "--check", code=1, **place)
+    assert "FAILED  never" in done.stdout
+    assert "ok " in done.stdout
 
 
 def test_bench_writes_json_lines_and_a_leaderboard(tmp_path: Path) -> None:
@@ -226,6 +292,76 @@ def test_a_dry_run_checks_everything_and_starts_nothing(config: Path) -> None:
     assert "no sink is called 'kafka'" in wrong.stderr
     wrong = streammeta("run", str(config), "--set", "model.sed=1", code=78)
     assert "did you mean 'seed'" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("sets", "code", "words"),
+    [
+        (["model.device=cuda:99"], 78, "model.device is 'cuda:99'"),
+        (["model.init=none.init"], 78, "none.init does not exist"),
+        (["model.init=run.toml"], 78, "run.toml holds no meta-parameters"),
+        (["model.learner=no_module:make"], 78, "No module named 'no_module'"),
+        (["model.detectors=['ddm']"], 78, "model.detectors"),
+        (["pace=fast"], 78, "expected max, realtime, 10x or 500/s"),
+        (["sinks.0.path=/dev/null/p.jsonl"], 69, "/dev/null/p.jsonl: cannot be opened"),
+        (["checkpoint.folder=/dev/null/c"], 69, "checkpoint.folder: /dev/null/c"),
+    ],
+)
+def test_fresh_forgets_nothing_when_the_run_cannot_start(
+    config: Path, sets: list[str], code: int, words: str
+) -> None:
+    folder = config.parent
+    streammeta("run", str(config), "--max-events", "20", cwd=folder)
+    given = [word for text in sets for word in ("--set", text)]
+    done = streammeta("run", str(config), "--fresh", *given, cwd=folder, code=code)
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    resumed = streammeta("run", str(config), "--max-events", "1", "--resume", cwd=folder)
+    assert "resumed after event 20" in resumed.stderr
+
+
+def test_two_sinks_of_one_name_are_refused_by_run_and_by_validate(config: Path) -> None:
+    config.write_text(CONFIG + '\n[[sinks]]\npath = "elsewhere/predictions.jsonl"\n')
+    for args in (["run", "--dry-run"], ["validate"]):
+        done = streammeta(*args, str(config), cwd=config.parent, code=78)
+        assert "two are called 'predictions.jsonl'" in done.stderr
+
+
+def test_a_pace_by_event_time_needs_event_time(config: Path, table: Path) -> None:
+    config.write_text(f'pace = "10x"\n[source]\npath = "{table}"\ntarget = "label"\n')
+    done = streammeta("run", str(config), "--fresh", cwd=config.parent, code=78)
+    assert "by event time, but the events have none" in done.stderr
+
+
+def test_a_port_in_use_is_69_and_costs_no_commit(config: Path) -> None:
+    folder = config.parent
+    streammeta("run", str(config), "--max-events", "20", cwd=folder)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = f"metrics.port={taken.getsockname()[1]}"
+        done = streammeta("run", str(config), "--fresh", "--set", port, cwd=folder, code=69)
+    assert "metrics cannot be served at 127.0.0.1" in done.stderr
+    resumed = streammeta("run", str(config), "--max-events", "1", "--resume", cwd=folder)
+    assert "resumed after event 20" in resumed.stderr
+
+
+def test_validate_builds_the_model(config: Path) -> None:
+    assert "ok" in streammeta("validate", str(config)).stdout
+    wrong = streammeta("validate", str(config), "--set", "model.learner=mamml", code=78)
+    assert "no learner is called 'mamml'; did you mean maml?" in wrong.stderr
+    wrong = streammeta("validate", str(config), "--set", "model.device=cuda:99", code=78)
+    assert "model.device is 'cuda:99'" in wrong.stderr
+
+
+def test_the_comparison_waits_for_labels_as_long_as_the_live_run(config: Path) -> None:
+    compare = '[compare]\nmodels = ["no_change"]\nseeds = [0]\n'
+    config.write_text(CONFIG.replace("rows = 900", "rows = 60\nlabel_delay = 7") + compare)
+    settings = load_config(config, environment={}).config
+    assert settings.compare is not None
+    assert [job.label_delay for job in Comparison(settings, settings.compare).jobs] == [7]
+    done = streammeta("run", str(config), cwd=config.parent)
+    assert "labels 7 rows late" in done.stdout
 
 
 def test_a_run_that_stops_goes_on_where_it_was(config: Path) -> None:

@@ -89,6 +89,7 @@ def test_an_unknown_field_is_named_with_its_line_and_the_nearest_one(tmp_path: P
         ('[source]\nscenario = "x"\n[model]\nseed = -1\n', "c.toml:4: model.seed: "),
         ('[source]\nscenario = "x"\npath = "y"\n', "c.toml:1: source: expected one of"),
         ('[source]\npath = "y.csv"\n', "'path' needs 'target'"),
+        ('[source]\npath = "y.csv"\ntarget = "y"\nseed = 1\n', "'seed' is for scenarios"),
         ("[model]\nseed = 1\n", "c.toml:1: source: is missing"),
         ("[source\n", "c.toml: not TOML: "),
         ('[source]\nscenario = "${NOWHERE}"\n', "variable NOWHERE is not set"),

@@ -17,8 +17,8 @@ from streammeta.meta.net import (
     loss_and_gradient,
     losses,
     masked_mean,
+    refit,
     seed_class,
-    widen,
 )
 
 shapes = st.lists(st.integers(1, 6), min_size=2, max_size=4).map(tuple)
@@ -115,7 +115,7 @@ def test_a_wider_network_says_the_same_and_zero_for_what_is_new(
     rng = np.random.default_rng(seed)
     theta = rng.normal(size=(2, 3, old.n_params)).astype(np.float32)
     x = torch.from_numpy(rng.normal(size=(2, 3, 4, sizes[0])).astype(np.float32))
-    wide = widen(theta, old, new)
+    wide = refit(theta, old, new)
     before = old.apply(torch.from_numpy(theta), x)
     after = new.apply(torch.from_numpy(wide), x)
     torch.testing.assert_close(after[..., : sizes[-1]], before, rtol=0, atol=1e-5)
@@ -144,3 +144,9 @@ def test_the_first_class_has_nobody_to_learn_from() -> None:
     same = theta.copy()
     seed_class(theta, net, 0)
     assert (theta == same).all()
+
+
+def test_refit_cuts_off_the_outputs_it_has_no_room_for() -> None:
+    small, large = Net((3, 4, 2)), Net((3, 4, 8))
+    theta = small.init(np.random.default_rng(0), 5)
+    assert np.array_equal(refit(refit(theta, small, large), large, small), theta)

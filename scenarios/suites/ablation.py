@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scenarios.bench import Outcome, Suite, Summary, leaderboard, main_score, spread, unique
+from scenarios.bench import (
+    Gate,
+    Outcome,
+    Suite,
+    Summary,
+    leaderboard,
+    main_score,
+    mean_score,
+    spread,
+    unique,
+)
 from scenarios.open_stream import VARIABLE, available
 
 DEFAULT = "streammeta"
+ELEC2 = "open:elec2"
+FLOOR = 0.90  # accuracy that the default model must reach on ELEC2
 
 
 def gains(outcomes: Sequence[Outcome]) -> list[Summary]:
@@ -35,6 +47,14 @@ def gains(outcomes: Sequence[Outcome]) -> list[Summary]:
     ]
 
 
+def gates(outcomes: Sequence[Outcome]) -> list[Gate]:
+    """The accuracy on elec2, where its file is there."""
+    if _missing(ELEC2):
+        return []
+    value = mean_score(outcomes, DEFAULT, ELEC2)
+    return [Gate(f"{ELEC2}: accuracy {value:.4f}, at least {FLOOR:.2f}", value >= FLOOR)]
+
+
 def _missing(stream: str) -> str:
     return "" if available(stream) else f"{VARIABLE} has no file for it"
 
@@ -43,7 +63,7 @@ SUITE = Suite(
     name="ablation",
     summary="the default model minus the same model with one part taken away",
     minutes=60,
-    streams=("open:elec2", "open:sine1", "sine_switch"),
+    streams=(ELEC2, "open:sine1", "sine_switch"),
     models=(
         DEFAULT,
         "no_drift",
@@ -56,4 +76,5 @@ SUITE = Suite(
     seeds=(0,),
     summarise=gains,
     unavailable=_missing,
+    gates=gates,
 )

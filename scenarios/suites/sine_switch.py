@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from scenarios.bench import Outcome, Suite, Summary, spread, unique
+from scenarios.bench import Gate, Outcome, Suite, Summary, spread, unique
 from scenarios.models import SGD_RATES
 from scenarios.sine_switch import TASK_ROWS
 from streammeta.report import Line, rolling_mean
 
 FROM, TO = 6, 50  # events after a switch that count, the first event after it being 1
 ROLLING = 20  # switches in the rolling mean of the picture
+TO_SGD, TO_RANDOM = 3.0, 2.0  # how many times smaller than theirs our error must be
 OURS, RANDOM = "streammeta", "random_challengers"
 
 
@@ -26,19 +27,14 @@ def errors_after_switches(outcome: Outcome) -> list[float]:
 
 def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
     """The error in the second half of the switches, ours against each, and its trend."""
-    after = {
-        model: [errors_after_switches(o) for o in outcomes if o.job.model == model]
-        for model in unique(o.job.model for o in outcomes)
-    }
-    late = {m: [mean(e[len(e) // 2 :]) for e in runs if e] for m, runs in after.items()}
-    late = {m: values for m, values in late.items() if values}
+    after = _after(outcomes)
+    late = _late(after)
     ours = mean(late[OURS]) if OURS in late else float("nan")
     rows = []
     for model, runs in after.items():
         if model not in late:
             continue
-        tenth = max(1, len(runs[0]) // 10)
-        first, last = (mean(mean(part) for part in parts) for parts in _ends(runs, tenth))
+        first, last = _ends(runs)
         rows.append(
             [model, spread(late[model]), f"{mean(late[model]) / ours:.2f}x",
              f"{first:.4f}", f"{last:.4f}", f"{first / last:.2f}x"]
@@ -63,8 +59,45 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
     ]
 
 
-def _ends(runs: list[list[float]], tenth: int) -> tuple[list[list[float]], list[list[float]]]:
-    return [run[:tenth] for run in runs], [run[-tenth:] for run in runs]
+def gates(outcomes: Sequence[Outcome]) -> list[Gate]:
+    """What the scenario exists for: both ratios, and that the error falls as tasks are seen."""
+    after = _after(outcomes)
+    late = _late(after)
+    nan = float("nan")
+    ours = mean(late[OURS]) if OURS in late else nan
+    best = _best_sgd(late)
+    to_sgd = mean(late[best]) / ours if best else nan
+    to_random = mean(late[RANDOM]) / ours if RANDOM in late else nan
+    first, last = _ends(after[OURS]) if OURS in late else (nan, nan)
+    told = f"best SGD ({best or 'none ran'}) / ours = {to_sgd:.2f}, at least {TO_SGD:g}"
+    return [
+        Gate(told, to_sgd >= TO_SGD),
+        Gate(
+            f"random challengers / ours = {to_random:.2f}, at least {TO_RANDOM:g}",
+            to_random >= TO_RANDOM,
+        ),
+        Gate(f"ours: last tenth {last:.4f}, below the first tenth {first:.4f}", last < first),
+    ]
+
+
+def _after(outcomes: Sequence[Outcome]) -> dict[str, list[list[float]]]:
+    """The errors after the switches of each model, seed by seed."""
+    return {
+        model: [errors_after_switches(o) for o in outcomes if o.job.model == model]
+        for model in unique(o.job.model for o in outcomes)
+    }
+
+
+def _late(after: dict[str, list[list[float]]]) -> dict[str, list[float]]:
+    """The mean error over the second half of the switches, where there are switches."""
+    late = {m: [mean(e[len(e) // 2 :]) for e in runs if e] for m, runs in after.items()}
+    return {m: values for m, values in late.items() if values}
+
+
+def _ends(runs: list[list[float]]) -> tuple[float, float]:
+    """The mean error over the first and over the last tenth of the switches."""
+    tenth = max(1, len(runs[0]) // 10)
+    return mean(mean(run[:tenth]) for run in runs), mean(mean(run[-tenth:]) for run in runs)
 
 
 def _curve(runs: list[list[float]]) -> tuple[Sequence[float], Sequence[float]]:
@@ -103,4 +136,5 @@ SUITE = Suite(
     seeds=(0, 1, 2),
     summarise=summarise,
     quick_rows=10_000,
+    gates=gates,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from pathlib import Path
@@ -12,14 +12,18 @@ from streammeta.config import ModelConfig
 from streammeta.config_file import RunConfig, SinkConfig, SourceConfig
 from streammeta.errors import ConfigError, UsageError
 from streammeta.registry import find
+from streammeta.runtime import Pace
 from streammeta.sources import FileSource, IterableSource, Source, decide_task
 from streammeta.store import LocalStore
 
 if TYPE_CHECKING:
     from scenarios.scenario import Card
     from streammeta.engine import Engine
+    from streammeta.events import Event
     from streammeta.sinks import Sink
     from streammeta.snapshot import Snapshot
+
+FIRST_EVENTS = 8  # read, and learned by a model that is thrown away, before a run starts
 
 
 @dataclass(slots=True)
@@ -49,20 +53,70 @@ class Parts:
 
 
 def assemble(path: Path, config: RunConfig) -> Parts:
-    """Build everything that can be built without starting.
+    """Build everything that can be built without starting, and try the model on the first events.
+
+    After this a run can only fail by what changes outside: nothing of an earlier run has been
+    touched so far.
 
     Raises:
         ConfigError: a name or an option in the config cannot be used.
         SourceError: the stream cannot be opened.
     """
+    sinks = build_sinks(path, config.sinks)
     try:
+        pace = Pace.parse(config.pace)
         source, card, task, why = _stream(config.source, config.model.task)
-        sinks = [_sink(sink) for sink in config.sinks]
     except UsageError as fault:
         raise ConfigError(f"{path}: {fault}") from fault
-    store = LocalStore(config.checkpoint.folder) if config.checkpoint else None
     model = config.model.model_copy(update={"task": task})
+    first, _ = source.read(source.start(), FIRST_EVENTS)
+    if first and pace.kind == "time" and all(event.ts is None for event in first):
+        raise ConfigError(
+            f"{path}: pace is {config.pace!r}, by event time, but the events have none: name the "
+            f"time column, or use a pace like 500/s"
+        )
+    try_model(path, model, first)
+    store = LocalStore(config.checkpoint.folder) if config.checkpoint else None
     return Parts(source, model, why, sinks, store, card)
+
+
+def try_model(path: Path, model: ModelConfig, events: Sequence[Event] = ()) -> None:
+    """Build a model that is thrown away, and let it learn ``events``.
+
+    Building checks the learner's name, the detectors, the device and that the init file exists;
+    the first event builds the learner itself and reads the init file.
+
+    Raises:
+        ConfigError: one of these cannot be used.
+    """
+    from streammeta.engine import Engine
+
+    try:
+        Engine(model).observe(events)
+    except ConfigError as fault:
+        raise ConfigError(f"{path}: {fault}") from fault
+    except (ImportError, AttributeError) as fault:
+        raise ConfigError(f"{path}: model: a part of it cannot be imported: {fault}") from fault
+
+
+def build_sinks(path: Path, configs: Sequence[SinkConfig]) -> list[Sink]:
+    """The sinks, none of them opened.
+
+    Raises:
+        ConfigError: an option cannot be used, or two sinks have one name.
+    """
+    try:
+        sinks = [_sink(config) for config in configs]
+    except UsageError as fault:
+        raise ConfigError(f"{path}: {fault}") from fault
+    names = [sink.name for sink in sinks]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(
+            f"{path}: sinks: two are called {twice[0]!r} (the name of a file without its folder): "
+            f"commits keep their positions by name, so each needs its own"
+        )
+    return sinks
 
 
 def _stream(config: SourceConfig, task: str) -> tuple[Source, Card | None, str, str]:

@@ -14,15 +14,20 @@ from streammeta.cli.console import err, out, plain_table
 from streammeta.registry import components, load
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from scenarios.bench import Job, Outcome, Suite, Summary
+
+GATE_FAILED = 1  # exit code
 
 EPILOG = """[bold]Examples[/]
 
 streammeta bench sine-switch --jobs 2 --report sine.html
 
 streammeta bench ablation --models streammeta,no_replay --quick --json results.jsonl
+
+streammeta bench quickstart --jobs 2 --check
 """
 
 
@@ -45,6 +50,9 @@ def bench(
     report: Path | None = typer.Option(
         None, help="Write an HTML report; pictures as PNG beside it.", show_default=False
     ),
+    gated: bool = typer.Option(
+        False, "--check", help="Print the suite's gates with their figures; exit 1 if one fails."
+    ),
 ) -> None:
     """Run models x streams x seeds and print the leaderboard, mean and spread over the seeds."""
     if listed or suite is None:
@@ -58,6 +66,8 @@ def bench(
     if report is not None:
         require_report(report)
     chosen: Suite = load("suites", suite)
+    if gated and chosen.gates is None:
+        raise typer.BadParameter(f"suite {chosen.name} has no gates", param_hint="--check")
     names = [name.strip() for name in models.split(",") if name.strip()]
     todo = chosen.jobs(models=names, seeds=seeds, quick=quick)
     for stream in chosen.streams:
@@ -71,7 +81,8 @@ def bench(
             outcomes.append(outcome)
             write(chosen.name, outcome)
             tick(outcome)
-    tables = (chosen.summarise or leaderboard)(in_order(todo, outcomes))
+    outcomes = in_order(todo, outcomes)
+    tables = (chosen.summarise or leaderboard)(outcomes)
     show = err() if json_out is not None and str(json_out) == "-" else out()
     for summary in tables:
         show.print(_table(summary))
@@ -79,6 +90,19 @@ def bench(
             show.print(f"[dim]{summary.note}[/]\n")
     if report is not None:
         _write_report(report, chosen, tables)
+    if gated and not _gates_hold(show, chosen, outcomes):
+        raise typer.Exit(GATE_FAILED)
+
+
+def _gates_hold(show: Console, suite: Suite, outcomes: Sequence[Outcome]) -> bool:
+    """Print every gate; whether all of them hold."""
+    assert suite.gates is not None
+    gates = suite.gates(outcomes)
+    if not gates:
+        show.print("no gate can be checked: none of their streams is available on this machine")
+    for gate in gates:
+        show.print(f"{'ok    ' if gate.ok else 'FAILED'}  {gate.text}", markup=False)
+    return all(gate.ok for gate in gates)
 
 
 def _run(todo: Sequence[Job], jobs: int) -> Iterator[Outcome]:

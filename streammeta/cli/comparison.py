@@ -50,7 +50,15 @@ class Comparison:
         fields = config.model.model_dump(exclude_unset=True, exclude={"seed", "task", "chunk"})
         overrides: tuple[tuple[str, Any], ...] = tuple(fields.items())
         self.jobs = [
-            Job(model, source.scenario, seed, source.rows, config.model.chunk, overrides)
+            Job(
+                model,
+                source.scenario,
+                seed,
+                source.rows,
+                config.model.chunk,
+                overrides,
+                source.label_delay,
+            )
             for seed in compare.seeds
             for model in compare.models
         ]
@@ -107,8 +115,10 @@ def comparison_table(outcomes: Sequence[Outcome]) -> Table:
     """Mean and spread over the seeds: the whole stream, after the first fault, drifts found."""
     score = outcomes[0].result.scores
     seeds = sorted({o.job.seed for o in outcomes})
+    job = outcomes[0].job
+    late = f"labels {job.label_delay} rows late, " if job.label_delay else ""
     table = plain_table(
-        f"{outcomes[0].job.stream}, {outcomes[0].card.rows:,} rows, chunk {outcomes[0].job.chunk}, "
+        f"{job.stream}, {outcomes[0].card.rows:,} rows, chunk {job.chunk}, {late}"
         f"mean ± std over seeds {', '.join(map(str, seeds))}"
     )
     table.add_column("model", no_wrap=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from streammeta.scores import Scores
 
 REDRAW = 0.1  # seconds between two drawings of a progress line
+DEFAULT_MODEL = "streammeta"
 PIPED_WIDTH = 120  # columns of a table that does not go to a terminal
 
 
@@ -46,7 +47,7 @@ def plain_table(title: str | None = None) -> Table:
 
 
 def model_names(text: str) -> tuple[str, ...]:
-    """The names of a comma-separated ``--models``.
+    """The names of a comma-separated ``--models``: the default model first, then as given.
 
     Raises:
         UsageError: there is none.
@@ -54,7 +55,7 @@ def model_names(text: str) -> tuple[str, ...]:
     found = tuple(name.strip() for name in text.split(",") if name.strip())
     if not found:
         raise UsageError(f"--models is {text!r}, expected names such as streammeta,no_change")
-    return found
+    return tuple(sorted(found, key=lambda name: name != DEFAULT_MODEL))
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -49,6 +49,11 @@ def evaluate(
     init: Path | None = typer.Option(
         None, help="File with meta-parameters to start from.", show_default=False
     ),
+    save_init: Path | None = typer.Option(
+        None,
+        help="Write the meta-parameters that streammeta has learned; --init reads them.",
+        show_default=False,
+    ),
     report: Path | None = typer.Option(None, help="Write an HTML report.", show_default=False),
     as_json: bool = typer.Option(
         False, "--json", help="JSON lines on stdout, default model first."
@@ -73,6 +78,7 @@ def evaluate(
             rows=rows,
             seed=seed,
             overrides={"init": str(init)} if init else {},
+            save_init=save_init,
         ),
         report,
         as_json,
@@ -96,6 +102,8 @@ def _judge(question: Question, report: Path | None, as_json: bool) -> None:
     if not as_json:
         out().print(score_table(results))
     _tell_rejected(results[0])
+    if question.save_init is not None:
+        err().print(f"meta-parameters: {question.save_init}", markup=False)
     if report is not None:
         _write_report(report, question, chosen, why, results)
         err().print(f"report: {report}")

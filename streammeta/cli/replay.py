@@ -47,7 +47,7 @@ def replay(
         if scenario is None and not listed:
             raise typer.BadParameter("expected the name of a scenario", param_hint="SCENARIO")
         return
-    from scenarios.bench import Job, Outcome
+    from scenarios.bench import Job, Outcome, at_drift
     from scenarios.models import build
     from scenarios.prequential import prequential
     from scenarios.scenario import scenario as make
@@ -61,7 +61,7 @@ def replay(
     card = stream.card
     _announce(card)
     names = model_names(models)
-    made = [build(name, task=card.task, seed=seed, chunk=chunk) for name in names]
+    made = [build(at_drift(name, card), task=card.task, seed=seed, chunk=chunk) for name in names]
     outcomes = []
     with progress_lines(card.rows) as lines:
         for name, model in zip(names, made, strict=True):

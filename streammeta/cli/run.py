@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from streammeta.config_file import RunConfig
     from streammeta.engine import Engine
     from streammeta.events import Output
-    from streammeta.metrics import Metrics
+    from streammeta.metrics import Metrics, MetricsServer
     from streammeta.runtime import RunEnd, ShardHost
+    from streammeta.store import LocalStore
 
 SAMPLE = 1.0  # seconds between two looks at the model's statistics
 
@@ -63,14 +64,13 @@ def run(
     """Attach to a stream: predict, learn, notice drift, adapt; serve metrics while it runs."""
     from streammeta.cli.assembly import assemble
     from streammeta.config_file import load_config
-    from streammeta.runtime import Pace, drain_on_signals
+    from streammeta.runtime import drain_on_signals
 
     settings = load_config(config, sets=sets).config
     if pace is not None:
         settings = settings.model_copy(update={"pace": pace})
-    Pace.parse(settings.pace)
     parts = assemble(config, settings)
-    comparison = _comparison(config, settings)
+    comparison = planned_comparison(config, settings)
     console = err()
     _logs_to_stderr()
     _announce(console, config, settings, parts)
@@ -95,7 +95,6 @@ def _attach(
 ) -> RunEnd:
     """The live part: from the first event to the last, or to the signal."""
     from streammeta.cli.live import LiveView
-    from streammeta.metrics import MetricsServer
     from streammeta.runtime import run_local
 
     card = parts.card
@@ -106,7 +105,7 @@ def _attach(
     finished = False
     try:
         if metrics is not None:
-            server = MetricsServer(metrics, settings.metrics.host, settings.metrics.port)
+            server = _serve(metrics, settings)
             console.print(f"metrics: http://{server.host}:{server.port}/metrics", markup=False)
         host = _open(console, settings, parts, fresh, metrics)
         if comparison is not None:
@@ -146,9 +145,11 @@ def _open(
     from streammeta.runtime import ShardHost
 
     if parts.store is not None:
-        parts.store.claim()
-        if fresh:
-            parts.store.clear(0)
+        _claim(parts.store)
+    for sink in settings.sinks:
+        _check_writable(sink.path)
+    if parts.store is not None and fresh:
+        parts.store.clear(0)  # last of all: what is forgotten here cannot be had back
     host = ShardHost(
         parts.source,
         parts.make(),
@@ -163,6 +164,45 @@ def _open(
     if metrics is not None:
         metrics.ready = True
     return host
+
+
+def _serve(metrics: Metrics, settings: RunConfig) -> MetricsServer:
+    from streammeta.errors import SinkError, UsageError
+    from streammeta.metrics import MetricsServer
+
+    try:
+        return MetricsServer(metrics, settings.metrics.host, settings.metrics.port)
+    except UsageError as fault:
+        raise SinkError(str(fault)) from fault
+
+
+def _claim(store: LocalStore) -> None:
+    """Make the folder of the commits and claim it.
+
+    Raises:
+        SinkError: the folder cannot be made or written.
+        StoreError: another process uses it.
+    """
+    from streammeta.errors import SinkError
+
+    try:
+        store.folder.mkdir(parents=True, exist_ok=True)
+        store.claim()
+    except OSError as fault:
+        raise SinkError(f"checkpoint.folder: {store.folder}: {fault.strerror}") from fault
+
+
+def _check_writable(path: str | None) -> None:
+    """Open the file of a sink as it is, without changing a byte of it."""
+    from streammeta.errors import SinkError
+
+    if path is None:
+        return
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).open("ab").close()
+    except OSError as fault:
+        raise SinkError(f"{path}: cannot be opened: {fault.strerror}") from fault
 
 
 def _watch(
@@ -183,7 +223,7 @@ def _watch(
     return take
 
 
-def _comparison(path: Path, settings: RunConfig) -> Comparison | None:
+def planned_comparison(path: Path, settings: RunConfig) -> Comparison | None:
     """The jobs of [compare], checked before anything starts."""
     from streammeta.errors import ConfigError, UsageError
 

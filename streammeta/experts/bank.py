@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streammeta.experts import kernels
-from streammeta.meta.net import Net, seed_class, widen
+from streammeta.meta.net import Net, refit, seed_class
 
 #: Step sizes of the experts that also rehearse rows of the current segment.
 REPLAY_RATES = (3e-3,)
@@ -138,7 +138,7 @@ class Bank:
     def widen_outputs(self, net: Net) -> None:
         """Move every network to ``net``, which differs in having more outputs."""
         for field in ("theta", "second"):
-            setattr(self, field, widen(getattr(self, field), self.net, net))
+            setattr(self, field, refit(getattr(self, field), self.net, net))
         self.net = net
         self.sizes = np.array(net.sizes, np.int64)
 

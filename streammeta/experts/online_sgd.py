@@ -13,7 +13,7 @@ from streammeta.errors import RejectedEvent
 from streammeta.events import Label, Value
 from streammeta.experts import kernels
 from streammeta.experts.baselines import Answer, Baseline
-from streammeta.meta.net import Net, seed_class, widen
+from streammeta.meta.net import Net, refit, seed_class
 
 
 class OnlineSGD(Baseline):
@@ -85,7 +85,7 @@ class OnlineSGD(Baseline):
             self.classes.append(y)
             if len(self.classes) > self.net.sizes[-1]:
                 wide = Net((*self.net.sizes[:-1], 2 * self.net.sizes[-1]))
-                self.theta = widen(self.theta, self.net, wide)
+                self.theta = refit(self.theta, self.net, wide)
                 self._use(wide)
             seed_class(self.theta, self.net, len(self.classes) - 1)
         return float(self.classes.index(y))

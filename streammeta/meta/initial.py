@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from streammeta.errors import ConfigError
+from streammeta.meta.net import Net, refit
 from streammeta.meta.parameters import MetaParameters
 
 
@@ -42,14 +43,16 @@ def read_initial(path: str | Path, meta: MetaParameters) -> MetaParameters:
         raise ConfigError(f"model.init: {path} does not exist") from None
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise ConfigError(f"model.init: {path} holds no meta-parameters ({error})") from None
-    net = meta.learner.net
-    if sizes != net.sizes or task != meta.learner.task:
+    net, made = meta.learner.net, Net(sizes)
+    if sizes[:-1] != net.sizes[:-1] or task != meta.learner.task:
         raise ConfigError(
             f"model.init: {path} was made for {task} with layers {list(sizes)}; "
             f"this stream needs {meta.learner.task} with {list(net.sizes)}"
         )
-    current = meta.tensors()
-    if tensors["log_rates"].shape != current["log_rates"].shape:
-        spread = np.broadcast_to(tensors["log_rates"].mean(), current["log_rates"].shape)
+    # the stream it comes from may have had more classes than this one has room for as yet
+    tensors["theta"] = refit(tensors["theta"], made, net)
+    current, rates = meta.tensors(), tensors["log_rates"]
+    if rates.shape != current["log_rates"].shape or made != net:
+        spread = np.broadcast_to(rates.mean(), current["log_rates"].shape)
         tensors["log_rates"] = spread.astype(np.float32)
-    return meta.with_tensors({**current, **tensors}, n_classes, 0)
+    return meta.with_tensors({**current, **tensors}, min(n_classes, net.sizes[-1]), 0)

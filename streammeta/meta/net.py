@@ -224,16 +224,20 @@ def _unpack(flat: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
     return weight, flat[..., layer.bias : layer.end]
 
 
-def widen(theta: NDArray[np.float32], old: Net, new: Net) -> NDArray[np.float32]:
-    """``theta (..., P)`` of ``old`` laid out for ``new``, which has more outputs (zeros)."""
-    wide = np.zeros((*theta.shape[:-1], new.n_params), theta.dtype)
+def refit(theta: NDArray[np.float32], old: Net, new: Net) -> NDArray[np.float32]:
+    """``theta (..., P)`` of ``old`` laid out for ``new``, which differs in its outputs alone.
+
+    Further outputs are zeros; outputs that ``new`` has no room for are cut off.
+    """
+    fitted = np.zeros((*theta.shape[:-1], new.n_params), theta.dtype)
+    lead = theta.shape[:-1]
     for a, b in zip(old.layers(), new.layers(), strict=True):
-        lead = theta.shape[:-1]
+        n = min(a.n_out, b.n_out)
         weight = np.zeros((*lead, b.n_in, b.n_out), theta.dtype)
-        weight[..., : a.n_out] = theta[..., a.start : a.bias].reshape(*lead, a.n_in, a.n_out)
-        wide[..., b.start : b.bias] = weight.reshape(*lead, -1)
-        wide[..., b.bias : b.bias + a.n_out] = theta[..., a.bias : a.end]
-    return wide
+        weight[..., :n] = theta[..., a.start : a.bias].reshape(*lead, a.n_in, a.n_out)[..., :n]
+        fitted[..., b.start : b.bias] = weight.reshape(*lead, -1)
+        fitted[..., b.bias : b.bias + n] = theta[..., a.bias : a.bias + n]
+    return fitted
 
 
 def seed_class(theta: NDArray[np.float32], net: Net, index: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from streammeta.config import ModelConfig
 from streammeta.errors import ConfigError
 from streammeta.meta.learner import AdaptInfo, Batch, MetaInfo, MetaLearner, State
-from streammeta.meta.net import Net, Task, seed_class, widen
+from streammeta.meta.net import Net, Task, refit, seed_class
 from streammeta.registry import load
 
 
@@ -72,7 +72,7 @@ class MetaParameters:
         n = old.n_params
 
         def wide(part: Tensor) -> NDArray[np.float32]:
-            return widen(part.cpu().numpy(), old, net)
+            return refit(part.cpu().numpy(), old, net)
 
         def moved(part: NDArray[np.float32]) -> Tensor:
             return torch.from_numpy(part).to(self.device)
@@ -85,7 +85,7 @@ class MetaParameters:
         tails = state.first[n:], state.second[n:]
         if log_rates.numel() == n:
             rates = wide(log_rates)
-            rates[widen(np.ones(n, np.float32), old, net) == 0] = log_rates.mean().item()
+            rates[refit(np.ones(n, np.float32), old, net) == 0] = log_rates.mean().item()
             log_rates = moved(rates)
             tails = moved(wide(tails[0])), moved(wide(tails[1]))
         new = State(

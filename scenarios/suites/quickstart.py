@@ -1,0 +1,33 @@
+"""The comparison of ``examples/quickstart.toml`` as a suite, and what it must show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scenarios.bench import Gate, Outcome, Suite, mean_score
+
+STREAM = "sensor_fault"
+OURS = "streammeta"
+OTHERS = ("frozen@drift", "reset", "no_challengers", "no_change")
+
+
+def gates(outcomes: Sequence[Outcome]) -> list[Gate]:
+    """The mean accuracy of the default model above that of every other row."""
+    ours = mean_score(outcomes, OURS, STREAM)
+    made = []
+    for model in OTHERS:
+        other = mean_score(outcomes, model, STREAM)
+        made.append(Gate(f"accuracy {ours:.4f}, above {model}'s {other:.4f}", ours > other))
+    return made
+
+
+SUITE = Suite(
+    name="quickstart",
+    summary="a camera gets mis-wired twice: the default model against simpler ones",
+    minutes=3,
+    streams=(STREAM,),
+    models=(OURS, *OTHERS),
+    seeds=(0, 1, 2),
+    overrides=(("learner", "maml"),),
+    gates=gates,
+)
