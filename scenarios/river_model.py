@@ -82,7 +82,7 @@ def river_estimator(name: str, task: str, seed: int) -> Any:
     if not (hasattr(made, "learn_one") and hasattr(made, needed)):
         raise UsageError(f"{module}:{attribute} is no River model for {task}: it has no {needed}")
     try:
-        estimator = made(**_arguments(made, name, seed))
+        estimator = made(**_arguments(made, seed))
     except (TypeError, ValueError) as fault:
         raise UsageError(f"{module}:{attribute} cannot be made: {fault}") from fault
     return _pipeline(estimator, name) if name in (*SCALED, *NUMERIC) else estimator
@@ -93,8 +93,8 @@ def _known(task: str) -> str:
     return ", ".join(f"river.{name}" for name, row in NAMES.items() if row[column])
 
 
-def _arguments(made: Callable[..., Any], name: str, seed: int) -> dict[str, Any]:
-    """The seed, where the constructor takes one; one-vs-rest is River's answer to many classes."""
+def _arguments(made: Callable[..., Any], seed: int) -> dict[str, Any]:
+    """The seed, where the constructor takes one."""
     return {"seed": seed} if "seed" in signature(made).parameters else {}
 
 

@@ -458,7 +458,8 @@ def grow_challengers(
     fresh = state.hosts[key, 0] < 0
     if len(state.bank.challengers) < 2 or inside == 0:
         return
-    if not fresh and inside not in GROWTH:
+    # a late label of an older segment does not let this one grow
+    if not fresh and (inside not in GROWTH or row < state.segment_start[key]):
         return
     trigger = "growth"
     if fresh:

@@ -31,7 +31,6 @@ ROLLING = 1000  # scored predictions in the rolling window
 MAX_FAMILIES = 10  # label values of expert_weight; further families share "other"
 # Half-decades from 10 us to 10 s: the client's own buckets start at 5 ms and hide everything here.
 DURATIONS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
-DELAYS = (1.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0)
 
 
 class Statistics(Protocol):

@@ -21,7 +21,7 @@ from engine_stories import (
 )
 
 from streammeta.config import ModelConfig
-from streammeta.core import HELD_BACK
+from streammeta.core import GROWTH, HELD_BACK
 from streammeta.engine import Engine
 from streammeta.errors import ConfigError
 from streammeta.events import (
@@ -506,3 +506,21 @@ def test_young_keys_lean_on_what_all_keys_have_in_common() -> None:
     assert np.mean(errors) < 10.0  # the keys' levels are 100 apart on average
     again = Engine.restore(engine.config, engine.snapshot())
     assert image(again) == image(engine)
+
+
+@both_tasks
+def test_late_labels_of_an_older_segment_adapt_nobody_again(task: str) -> None:
+    """They come when the young segment holds a size at which its challengers are adapted."""
+    engine = Engine(config(task))
+    events = stream(task, 300, drift=150)
+    held = [dataclasses.replace(e, id=f"held-{e.id}") for e in events[100:110]]
+    run(engine, events[:110])
+    run(engine, [dataclasses.replace(e, y=None) for e in held])
+    for event in events[110:]:
+        run(engine, [event])
+        if engine.state.segment[0] > 0 and engine.state.segment_labels[0] in GROWTH:
+            break
+    assert engine.state.segment[0] > 0
+    outputs = run(engine, [Event(e.id, y=e.y) for e in held])
+    assert len(of(Scored, outputs)) == 10
+    assert of(Adapted, outputs) == []
