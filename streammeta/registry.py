@@ -96,6 +96,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "river:NAME, a data set of River, such as river:Phishing",
         ),
     },
+    "transforms": {},
     "suites": {
         "quickstart": (
             "scenarios.suites.quickstart:SUITE",
