@@ -1,11 +1,13 @@
 # make run    the main job, from nothing          make test   the whole test suite, from nothing
 # make check  what CI runs: lint, types, tests    make env    the environment alone
+# make peers  CapyMOA, which `bench` compares with, in an environment of its own (Java, 1.4 GB)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
 
-.PHONY: run test check lint types env clean
+.PHONY: run test check lint types env peers clean
 
 run: env
 	$(BIN)/streammeta run examples/quickstart.toml --fresh
@@ -31,5 +33,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,parquet,yaml,report]'
 	touch $(STAMP)
 
+peers: $(PEERS)/.installed
+
+$(PEERS)/.installed: constraints-peers.txt
+	@command -v java >/dev/null || { echo "make peers: CapyMOA needs Java 17 or later; install a Java runtime" >&2; exit 1; }
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -q --disable-pip-version-check -c constraints-peers.txt torch
+	$(PEERS)/bin/python -m pip install -q --disable-pip-version-check -c constraints-peers.txt capymoa
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) runs .pytest_cache .mypy_cache .ruff_cache

@@ -18,6 +18,7 @@ from drift.river_detectors import make_detector
 from drift.signals import SIGNALS, Signal
 
 MIN_ROWS = 16
+KNOWN = "known"  # the detector and the signal of a change that nobody had to detect
 _MAX_ONSET = 500
 _MEAN_ROWS = 1000
 _FORMAT = 2
@@ -279,23 +280,32 @@ class Segmenter:
         elif action is Action.CLEAR_ONSET:
             self._warned = None
         elif who is not None:
-            return self._open_segment(row, who)
+            onset = self._onset.at(row)
+            if self._warned is not None:
+                onset = min(onset, self._warned)
+            return self._open_segment(row, onset, who.name, self._signal.name)
         return None
 
-    def _open_segment(self, row: int, who: Detector) -> Alarm:
+    def told(self, row: int, onset: int) -> Alarm:
+        """Open a segment at a change that is known from elsewhere, whatever the detectors think.
+
+        To be called before ``update`` of ``row``, the first row seen of the new segment. The
+        alarm's detector and signal are ``known``.
+        """
+        return self._open_segment(row, onset, KNOWN, KNOWN)
+
+    def _open_segment(self, row: int, onset: int, who: str, signal: str) -> Alarm:
         """Everything starts over; the rows since the onset belong to the new segment."""
-        onset = self._onset.at(row)
-        if self._warned is not None:
-            onset = min(onset, self._warned)
         self._start = max(self._start, row - _MAX_ONSET + 1, onset)
         self._rows = 0
+        self._state = _WARMUP
         self._warned = None
         self.segment += 1
         self._onset.reset()
         self._signal.reset()
         for detector in self._detectors:
             detector.reset()
-        return Alarm(row, self._start, self.segment, who.name, self._signal.name)
+        return Alarm(row, self._start, self.segment, who, signal)
 
     def state(self) -> bytes:
         """All of it as bytes (a pickle: load only what you have stored yourself)."""

@@ -8,14 +8,17 @@ A factory is called with keywords ``task`` (classification or regression), ``see
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, Protocol
 
 from scenarios.prequential import Model
-from scenarios.river_model import RiverModel, river_estimator
+from scenarios.river_model import RiverModel, fresh_estimator, own, river_estimator
+from scenarios.scenario import Card
 from streammeta.errors import UsageError
-from streammeta.experts.baselines import LastValue, Majority, NoChange
+from streammeta.experts.baselines import LastValue, Majority, NoChange, Seasonal
 from streammeta.registry import find
 
+MANY_DRIFTS = ("oracle", "reset")  # models that are told all true drifts by ``@drift``
 SGD_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 
 
@@ -38,11 +41,14 @@ def build(
 ) -> Model:
     """The model called ``name``: ``streammeta``, ``reset``, ``frozen@3000``, ``river.hat``, ...
 
+    ``module:attribute`` is a user's own: a ``Factory``, or a River estimator as a class, an
+    instance or a function that makes one.
+
     Raises:
         UsageError: no such model, or a part of its name cannot be used.
     """
     row, argument = split(name)
-    factory: Factory = find("models", row).load()
+    factory: Factory = _own(row) if ":" in row else find("models", row).load()
     return factory(
         task=task, seed=seed, chunk=chunk, argument=argument, overrides=dict(overrides or {})
     )
@@ -53,11 +59,13 @@ def split(name: str) -> tuple[str, str]:
 
     >>> split("frozen@3000"), split("river.hat"), split("streammeta.reset"), split("streammeta")
     (('frozen', '3000'), ('river', 'hat'), ('reset', ''), ('streammeta', ''))
+    >>> split("river:my_module:MyModel"), split("my_module:MyModel")
+    (('my_module:MyModel', ''), ('my_module:MyModel', ''))
     """
     if name.startswith("river."):
         return "river", name.removeprefix("river.")
-    if name.startswith("river:"):
-        return "river", name
+    if ":" in name.partition("@")[0]:
+        return name.removeprefix("river:") if name.count(":") > 1 else name, ""
     row, _, argument = name.removeprefix("streammeta.").partition("@")
     return row, argument
 
@@ -83,7 +91,24 @@ no_drift = _variant({"on_drift": "ignore"})
 no_challengers = _variant({"challengers": 0})
 random_challengers = _variant({"challenger_init": "random"})
 no_replay = _variant({"replay": False})
-reset = _variant({"on_drift": "reset"})
+
+
+def reset(
+    *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
+) -> Model:
+    """The default model, reset at each alarm; with rows, at these and nowhere else."""
+    changes: dict[str, Any] = {"on_drift": "reset"}
+    if argument:
+        changes["known_drifts"] = _rows("reset", argument)
+    return _variant(changes)(task=task, seed=seed, chunk=chunk, argument="", overrides=overrides)
+
+
+def oracle(
+    *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
+) -> Model:
+    """The default model that is told when the stream changes, and has no detectors."""
+    make = _variant({"known_drifts": _rows("oracle", argument)})
+    return make(task=task, seed=seed, chunk=chunk, argument="", overrides=overrides)
 
 
 def frozen(
@@ -104,6 +129,17 @@ def no_change(
     return LastValue(chunk) if task == "regression" else NoChange(chunk)
 
 
+def seasonal(
+    *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
+) -> Model:
+    """Repeats the label of ``argument`` rows before, within the row's key."""
+    if not (argument.isdecimal() and int(argument) > 0):
+        raise UsageError(
+            f"model 'seasonal@{argument}': expected a period in rows, such as seasonal@24"
+        )
+    return Seasonal(task, int(argument), chunk)
+
+
 def majority(
     *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
 ) -> Model:
@@ -116,6 +152,11 @@ def sgd(*, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[s
     """One online network at the fixed rate ``argument``."""
     from streammeta.experts.online_sgd import OnlineSGD
 
+    if argument == "best":
+        raise UsageError(
+            "model 'sgd@best': which fixed rate is best is known in hindsight only, so this is a "
+            "model of `streammeta bench` alone; name a rate here, such as sgd@1e-2"
+        )
     try:
         rate = float(argument)
     except ValueError:
@@ -131,6 +172,78 @@ def river(
 ) -> Model:
     """A River estimator: a short name or ``module:Class``."""
     return RiverModel(river_estimator(argument, task, seed), task, chunk)
+
+
+def capymoa(
+    *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
+) -> Model:
+    """A learner of CapyMOA, in an environment of its own: for the bench alone."""
+    raise UsageError(
+        "CapyMOA's learners run in an environment of their own (`make peers`), so each is a "
+        "model of `streammeta bench` alone"
+    )
+
+
+def at_drift(name: str, card: Card) -> str:
+    """``@drift`` in a model's name replaced by the rows of the card's true drifts.
+
+    ``frozen@drift`` becomes the first one, ``oracle@drift`` and ``reset@drift`` all of them, as
+    ``oracle@3000+6000``; other names stay as they are. Without a drift the row is the stream's
+    end, which never comes. A gradual drift is known from its first row on. ``ridge@split``
+    becomes the rows of the card at which fitting and choosing end.
+
+    Raises:
+        UsageError: the drifts of all keys together are none that any key has.
+
+    >>> card = Card("c", "regression", 90, ((30, 30), (60, 70)), "", "", "", 90)
+    >>> at_drift("frozen@drift", card), at_drift("oracle@drift", card), at_drift("sgd@1", card)
+    ('frozen@30', 'oracle@30+60', 'sgd@1')
+    """
+    row, told, argument = name.rpartition("@")
+    if told and argument == "split":
+        return f"{row}@{card.train_until}:{card.score_from}"
+    if not told or argument != "drift":
+        return name
+    starts = [start for start, _ in card.drifts] or [card.rows]
+    if row.removeprefix("streammeta.") not in MANY_DRIFTS:
+        return f"{row}@{starts[0]}"
+    if card.key_drifts:
+        raise UsageError(
+            f"model {name!r}: the keys of {card.name!r} drift on their own, and a known drift is "
+            "an alarm for every key"
+        )
+    return f"{row}@{'+'.join(map(str, sorted(set(starts))))}"
+
+
+def _rows(model: str, argument: str) -> tuple[int, ...]:
+    """``3000+6000`` as rows."""
+    parts = argument.split("+")
+    if not all(part.isdecimal() for part in parts):
+        raise UsageError(
+            f"model '{model}@{argument}': expected rows, such as {model}@3000+6000; "
+            f"{model}@drift is for streams whose drifts are known (bench and replay)"
+        )
+    return tuple(int(part) for part in parts)
+
+
+def _own(name: str) -> Factory:
+    """A user's own ``Factory``, or one around their River estimator."""
+    found = own(name)
+    if not isinstance(found, type) and callable(found):
+        try:
+            names = set(signature(found).parameters)
+        except (TypeError, ValueError):
+            names = set()
+        if {"task", "seed", "chunk", "argument", "overrides"} <= names:
+            factory: Factory = found
+            return factory
+
+    def make(
+        *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
+    ) -> Model:
+        return RiverModel(fresh_estimator(name, found, task, seed), task, chunk)
+
+    return make
 
 
 def _refuse(argument: str) -> None:

@@ -11,8 +11,10 @@ import resource
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -58,8 +60,11 @@ class Result:
     """What one model did on one stream.
 
     ``losses[i]`` is the loss (0/1 or absolute error) of the question of row ``rows[i]``, in the
-    order in which labels came; ``predictions`` is in the order of questions. ``peak_rss_mb`` is
-    that of the whole process so far.
+    order in which labels came; ``predictions`` is in the order of questions. ``keys[row]`` and
+    ``key_rows[row]`` say which key a question belongs to (a number, in order of appearance) and
+    how many questions that key had before. ``drifts`` are rows with an alarm, ``key_alarms`` the
+    same counted in rows of the alarm's key. ``peak_rss_mb`` is the most memory the process held
+    meanwhile, where the system can tell, or else ever.
     """
 
     model: str
@@ -78,6 +83,11 @@ class Result:
     rows: array[int] = field(default_factory=lambda: array("q"))
     losses: array[float] = field(default_factory=lambda: array("d"))
     predictions: list[Label | None] = field(default_factory=list)
+    key_names: list[str] = field(default_factory=list)
+    keys: array[int] = field(default_factory=lambda: array("l"))
+    key_rows: array[int] = field(default_factory=lambda: array("l"))
+    key_alarms: dict[str, list[int]] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def metric(self) -> dict[str, float]:
@@ -99,6 +109,7 @@ class Result:
             "rejected": self.rejected,
             "seed": self.seed,
             "chunk": self.chunk,
+            **({"note": self.note} if self.note else {}),
         }
 
 
@@ -110,35 +121,37 @@ def prequential(
     chunk: int | None = None,
     name: str = "",
     seed: int = 0,
+    score_from: int = 0,
     progress: Progress | None = None,
 ) -> Result:
     """Run ``model`` over ``events`` once and measure it.
 
     ``task`` and ``chunk`` default to the model's own (its ``config``, or its attributes).
+    Questions before row ``score_from`` are predicted and learned, but not scored.
     ``progress`` is called after each chunk; a caller that draws should look at the clock first.
     Time is counted around the model only, not around reading the events.
     """
     task = task or str(_trait(model, "task"))
     chunk = chunk or int(_trait(model, "chunk"))
-    result = Result(name or type(model).__name__, seed, chunk, task, scores_for(task))
-    own: dict[str, tuple[float, int]] = {}
+    scores = scores_for(task, start=score_from)
+    result = Result(name or type(model).__name__, seed, chunk, task, scores)
+    record = _Recorder(result, score_from)
     waits: array[float] = array("d")
     source = iter(events)
+    forget_peak()
     while batch := list(islice(source, chunk)):
         start = perf_counter()
         outputs = model.observe(batch)
         outputs += model.replay()
         waits.append(perf_counter() - start)
         result.events += len(batch)
-        _record(outputs, result, own)
+        record(outputs)
         if progress is not None:
             progress(result.scores.n, result.scores, len(result.drifts))
     result.seconds = sum(waits)
     result.latency = Latency.of(waits)
     result.peak_rss_mb = peak_rss_mb()
-    for expert, (total, n) in sorted(own.items()):
-        mean = total / n
-        result.experts[expert] = 1.0 - mean if result.scores.higher_is_better else mean
+    record.close()
     return result
 
 
@@ -155,28 +168,77 @@ def events_of(source: Source, batch: int = 1024) -> Iterator[Event]:
 
 
 def peak_rss_mb() -> float:
-    """The most memory this process has ever held, in MB (10^6 bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    """The most memory this process has held since ``forget_peak``, in MB (10^6 bytes).
+
+    Where the system keeps no such mark: the most it has ever held.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    except (OSError, IndexError, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
-def _record(outputs: list[Output], result: Result, own: dict[str, tuple[float, int]]) -> None:
-    result.scores.observe(outputs)
-    for output in outputs:
-        if isinstance(output, Scored):
-            result.rows.append(output.row)
-            result.losses.append(output.loss)
-            for expert, loss in (output.experts or {}).items():
-                total, n = own.get(expert, (0.0, 0))
-                own[expert] = (total + loss, n + 1)
-        elif isinstance(output, Predicted):
-            result.predictions.append(output.prediction)
-        elif isinstance(output, DriftDetected):
-            result.drifts.append(output.row)
-        elif isinstance(output, Rejected):
-            result.rejected += 1
-            if len(result.reasons) < FIRST_REASONS:
-                result.reasons.append(f"{output.id}: {output.reason}: {output.detail}")
+def forget_peak() -> None:
+    """Start measuring peak memory anew, where the system can (Linux, proc(5), clear_refs 5)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+class _Recorder:
+    """Writes outputs into a result."""
+
+    def __init__(self, result: Result, score_from: int) -> None:
+        self._result = result
+        self._from = score_from
+        self._own: dict[str, tuple[float, int]] = {}  # expert -> sum of its losses, how many
+        self._numbers: dict[str, int] = {}  # key -> its number
+        self._asked: list[int] = []  # questions of each key so far
+
+    def __call__(self, outputs: list[Output]) -> None:
+        result = self._result
+        result.scores.observe(outputs)
+        for output in outputs:
+            if isinstance(output, Scored):
+                self._score(output)
+            elif isinstance(output, Predicted):
+                result.predictions.append(output.prediction)
+                self._ask(output.key)
+            elif isinstance(output, DriftDetected):
+                result.drifts.append(output.row)
+                own = result.key_alarms.setdefault(output.key, [])
+                own.append(result.key_rows[output.row])
+            elif isinstance(output, Rejected):
+                result.rejected += 1
+                if len(result.reasons) < FIRST_REASONS:
+                    result.reasons.append(f"{output.id}: {output.reason}: {output.detail}")
+
+    def close(self) -> None:
+        """The experts' own scores, once all is in."""
+        for expert, (total, n) in sorted(self._own.items()):
+            mean = total / n
+            better = self._result.scores.higher_is_better
+            self._result.experts[expert] = 1.0 - mean if better else mean
+
+    def _ask(self, key: str) -> None:
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self._asked)
+            self._asked.append(0)
+            self._result.key_names.append(key)
+        self._result.keys.append(number)
+        self._result.key_rows.append(self._asked[number])
+        self._asked[number] += 1
+
+    def _score(self, scored: Scored) -> None:
+        if scored.row < self._from:
+            return
+        self._result.rows.append(scored.row)
+        self._result.losses.append(scored.loss)
+        for expert, loss in (scored.experts or {}).items():
+            total, n = self._own.get(expert, (0.0, 0))
+            self._own[expert] = (total + loss, n + 1)
 
 
 def _trait(model: Model, name: str) -> Any:

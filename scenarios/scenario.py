@@ -39,8 +39,9 @@ class Card:
 
     ``ceiling`` says what a model that knew everything would score, in words, and ``best`` as a
     number: accuracy, or mean absolute error; ``None`` where nobody knows. Rows before
-    ``score_from`` are predicted and learned, but not scored. ``announcements`` maps a row to the
-    line that a live run shows when that row passes.
+    ``score_from`` are predicted and learned, but not scored; a model that learns once fits itself
+    to those before ``train_until`` and chooses its settings on the others of them.
+    ``announcements`` maps a row to the line that a live run shows when that row passes.
 
     ``source``, ``licence`` and ``checksum`` (SHA-256 of the file) belong to recorded data.
     """
@@ -58,6 +59,7 @@ class Card:
     blips: tuple[Span, ...] = ()
     key_drifts: Mapping[str, tuple[Span, ...]] = field(default_factory=dict)
     score_from: int = 0
+    train_until: int = 0
     source: str = ""
     licence: str = ""
     checksum: str = ""

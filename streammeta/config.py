@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class Section(BaseModel):
     """A section of the config file: unknown keys are errors, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _in_order(rows: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    return None if rows is None else tuple(sorted(set(rows)))
 
 
 class ModelConfig(Section):
@@ -46,6 +50,14 @@ class ModelConfig(Section):
     init: str | None = Field(None, description="file with meta-parameters to start from")
 
     detectors: tuple[str, ...] = Field((), description="names; empty = the default for the task")
+    known_drifts: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...] | None, AfterValidator(_in_order)
+    ] = Field(
+        None,
+        description="rows of the stream at which it is known to change: every key gets an alarm "
+        "of the detector `known` with its first label from there on, and no detector runs beside "
+        "it but those named in detectors",
+    )
     on_drift: Literal["challenge", "reset", "ignore"] = "challenge"
     challengers: int = Field(
         4, ge=0, le=16, multiple_of=2, description="slots for adapted experts, two for each drift"

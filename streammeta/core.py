@@ -10,6 +10,7 @@ labels; then the labels are scored and learned in order.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -413,10 +414,21 @@ def remember(state: State, key: int, target: float) -> None:
 
 
 def watch(state: State, asked: Asked, scored: Scored) -> Alarm | None:
-    """Show the loss to the detectors, unless the question is older than the segment."""
-    if state.config.on_drift == "ignore" or asked.row < state.segment_start[asked.key]:
+    """Show the loss to the detectors, unless the question is older than the segment.
+
+    A known drift goes before them: it is due while the key's segment began before it.
+    """
+    start = int(state.segment_start[asked.key])
+    if state.config.on_drift == "ignore" or asked.row < start:
         return None
-    return state.segmenters[asked.key].update(asked.row, scored.loss)
+    segmenter = state.segmenters[asked.key]
+    known = state.config.known_drifts or ()
+    passed = bisect_right(known, asked.row)
+    if not passed or known[passed - 1] <= start:
+        return segmenter.update(asked.row, scored.loss)
+    alarm = segmenter.told(asked.row, known[passed - 1])
+    segmenter.update(asked.row, scored.loss)  # in its warm-up: never an alarm
+    return alarm
 
 
 def open_segment(state: State, key: int, alarm: Alarm, outputs: list[Output]) -> None:

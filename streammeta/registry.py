@@ -92,11 +92,136 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "open:NAME, a file NAME.csv.gz in STREAMMETA_DATA, such as open:elec2",
         ),
         "river": (
-            "scenarios.open_stream:river_stream",
-            "river:NAME, a data set of River, such as river:Phishing",
+            "scenarios.river_stream:river_stream",
+            "river:NAME, a data set of River, such as river:Phishing or river:Insects@VARIANT",
+        ),
+        "file": (
+            "scenarios.file_stream:file_stream",
+            "file:PATH@TARGET, any CSV, JSON lines or Parquet; ?time=COL&key=COL&horizon=H",
+        ),
+        "sensors": (
+            "scenarios.keyed.sensors:sensors",
+            "regression: a keyed fleet of sensors, sensors:200 for 200; each drifts on its own",
+        ),
+        "shops": (
+            "scenarios.keyed.shops:shops",
+            "regression: daily demand per shop, shops:200; competitors and promotion policies",
+        ),
+        "users": (
+            "scenarios.keyed.users:users",
+            "classification: users who like or pass items, users:200; tastes change one by one",
+        ),
+        "forecast": (
+            "scenarios.forecast:forecast_stream",
+            "forecast:NAME@H, H rows ahead without a leak: etth1, WaterFlow or regimes",
+        ),
+        "sea": (
+            "scenarios.families.classic:sea",
+            "classification: is a sum above 8, 9, 7 or 9.5 (Street & Kim 2001)",
+        ),
+        "stagger": (
+            "scenarios.families.classic:stagger",
+            "classification: size, colour and shape by three rules",
+        ),
+        "sine": (
+            "scenarios.families.classic:sine",
+            "classification: below or above one of two sines",
+        ),
+        "mixed": (
+            "scenarios.families.classic:mixed",
+            "classification: booleans and numbers, the rule and its reverse",
+        ),
+        "agrawal": (
+            "scenarios.families.classic:agrawal",
+            "classification: is a loan granted, by one of ten rules",
+        ),
+        "led": (
+            "scenarios.families.endless:led",
+            "classification: a digit on seven unreliable segments, columns permuted",
+        ),
+        "hyperplane": (
+            "scenarios.families.endless:hyperplane",
+            "classification: on which side of a random plane, ten features",
+        ),
+        "random_rbf": (
+            "scenarios.families.endless:random_rbf",
+            "classification: fifty clouds of four classes",
+        ),
+        "random_tree": (
+            "scenarios.families.endless:random_tree",
+            "classification: a random tree on numbers and categories",
+        ),
+        "friedman": (
+            "scenarios.families.endless:friedman",
+            "regression: Friedman's function, columns permuted",
+        ),
+        "linear_switch": (
+            "scenarios.families.parametric:linear_switch",
+            "regression: a new linear function every 200 rows",
+        ),
+        "polynomial_switch": (
+            "scenarios.families.parametric:polynomial_switch",
+            "regression: a new cubic every 200 rows",
+        ),
+        "rotating_plane": (
+            "scenarios.families.parametric:rotating_plane",
+            "classification: a line that turns by 60 degrees; may drift incrementally",
         ),
     },
-    "transforms": {},
+    "transforms": {
+        "drift": (
+            "scenarios.transforms.concepts:with_drift",
+            "when and how a generated stream changes: drift('gradual', width=500)",
+        ),
+        "prior_drift": (
+            "scenarios.transforms.concepts:with_prior_drift",
+            "one class gets most of the rows of a generated stream",
+        ),
+        "new_classes": (
+            "scenarios.transforms.concepts:with_new_classes",
+            "a class of a generated stream is held back until a row",
+        ),
+        "feature_drift": (
+            "scenarios.transforms.features:with_feature_drift",
+            "numeric features move, labels do not",
+        ),
+        "permutation": (
+            "scenarios.transforms.features:with_permutation",
+            "numeric features change places",
+        ),
+        "missing": (
+            "scenarios.transforms.features:with_missing",
+            "cells become empty, missing(0.1, burst=20) in outages",
+        ),
+        "new_features": (
+            "scenarios.transforms.features:with_new_features",
+            "features that tell nothing come in",
+        ),
+        "vanishing_features": (
+            "scenarios.transforms.features:with_vanishing_features",
+            "features are gone from a row on",
+        ),
+        "label_swap": (
+            "scenarios.transforms.labels:with_label_swap",
+            "classes swap their names; in regression the sign",
+        ),
+        "label_noise": (
+            "scenarios.transforms.labels:with_label_noise",
+            "a share of labels is wrong; in regression Gaussian noise",
+        ),
+        "delay": (
+            "scenarios.transforms.labels:with_delay",
+            "labels come n questions later, with jitter out of order",
+        ),
+        "bursts": (
+            "scenarios.transforms.time:with_bursts",
+            "event time: questions in bursts, then a gap",
+        ),
+        "seasonality": (
+            "scenarios.transforms.time:with_seasonality",
+            "a sine on the label, or on numeric features",
+        ),
+    },
     "suites": {
         "quickstart": (
             "scenarios.suites.quickstart:SUITE",
@@ -110,9 +235,33 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "scenarios.suites.sine_switch:SUITE",
             "what online meta-learned parameters are worth after a switch",
         ),
+        "forecast": (
+            "scenarios.suites.forecast:SUITE",
+            "forecasts 1, 24 and 48 rows ahead without a leak, split 20:5:75",
+        ),
         "classification": (
             "scenarios.suites.classification:SUITE",
             "abrupt and gradual drifts: accuracy, drifts found and missed",
+        ),
+        "open-streams": (
+            "scenarios.suites.open_streams:SUITE",
+            "open streams of the field: accuracy of every model, ranks, wins",
+        ),
+        "synthetic": (
+            "scenarios.suites.synthetic:SUITE",
+            "every kind of drift on generated streams with known drift points",
+        ),
+        "river": (
+            "scenarios.suites.river:SUITE",
+            "River's own classification data sets",
+        ),
+        "regression": (
+            "scenarios.suites.regression:SUITE",
+            "regression: task switches, fleets of keys, recorded series",
+        ),
+        "speed": (
+            "scenarios.suites.speed:SUITE",
+            "events per second, latency and peak memory at several chunks",
         ),
     },
     "models": {
@@ -138,7 +287,11 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "reset": (
             "scenarios.models:reset",
-            "the default, reset at each alarm",
+            "the default, reset at each alarm; reset@drift at the true drifts instead",
+        ),
+        "oracle": (
+            "scenarios.models:oracle",
+            "oracle@drift, or @ROW+ROW: the default told when the stream changes, no detectors",
         ),
         "frozen": (
             "scenarios.models:frozen",
@@ -152,17 +305,133 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "scenarios.models:no_change",
             "another name of no_change",
         ),
+        "seasonal": (
+            "scenarios.models:seasonal",
+            "seasonal@PERIOD: repeats the label of PERIOD rows before, within the key",
+        ),
         "majority": (
             "scenarios.models:majority",
             "the most frequent label so far, or the mean",
         ),
         "sgd": (
             "scenarios.models:sgd",
-            "sgd@RATE: one online network at a fixed rate",
+            "sgd@RATE: one online network at a fixed rate; sgd@best: the best one in hindsight",
+        ),
+        "ridge": (
+            "scenarios.forecasters.ridge:ridge",
+            "ridge@split: ridge regression, fitted to the first 20 % and frozen (forecasts)",
+        ),
+        "dlinear": (
+            "scenarios.forecasters.dlinear:dlinear",
+            "dlinear@split: trend and remainder, one linear layer each, frozen (forecasts)",
+        ),
+        "ogd": (
+            "scenarios.forecasters.ogd:ogd",
+            "ogd@split: the ridge, its weights learning on by one gradient step per label",
         ),
         "river": (
             "scenarios.models:river",
-            "river.NAME (hat, logistic, linear, nb, knn, arf, srp) or river.x:Class",
+            "any River estimator by its class, such as river.tree:HoeffdingTreeClassifier",
+        ),
+        "river.hat": (
+            "scenarios.models:river",
+            "Hoeffding adaptive tree (Bifet & Gavalda 2009)",
+        ),
+        "river.hoeffding": (
+            "scenarios.models:river",
+            "Hoeffding tree, no answer to drift (Domingos & Hulten 2000)",
+        ),
+        "river.efdt": (
+            "scenarios.models:river",
+            "extremely fast decision tree; classes (Manapragada et al. 2018)",
+        ),
+        "river.logistic": (
+            "scenarios.models:river",
+            "logistic regression, one per class; classes",
+        ),
+        "river.softmax": (
+            "scenarios.models:river",
+            "multinomial logistic regression; classes",
+        ),
+        "river.perceptron": (
+            "scenarios.models:river",
+            "perceptron, one per class; classes",
+        ),
+        "river.linear": (
+            "scenarios.models:river",
+            "linear regression by gradient steps; values",
+        ),
+        "river.pa": (
+            "scenarios.models:river",
+            "passive-aggressive linear regression; values (Crammer et al. 2006)",
+        ),
+        "river.bayes": (
+            "scenarios.models:river",
+            "Bayesian linear regression; values",
+        ),
+        "river.nb": (
+            "scenarios.models:river",
+            "Gaussian naive Bayes on the numeric features; classes",
+        ),
+        "river.knn": (
+            "scenarios.models:river",
+            "5 nearest neighbours among the last 1,000 rows",
+        ),
+        "river.arf": (
+            "scenarios.models:river",
+            "adaptive random forest, 10 trees; slow (Gomes et al. 2017)",
+        ),
+        "river.amf": (
+            "scenarios.models:river",
+            "aggregated Mondrian forest, 10 trees, numeric features (Mourtada et al. 2021)",
+        ),
+        "river.srp": (
+            "scenarios.models:river",
+            "streaming random patches, 10 trees; slow (Gomes et al. 2019)",
+        ),
+        "river.levbag": (
+            "scenarios.models:river",
+            "leveraging bagging, 10 Hoeffding trees, ADWIN; classes (Bifet et al. 2010)",
+        ),
+        "river.adwin_bagging": (
+            "scenarios.models:river",
+            "online bagging, 10 Hoeffding trees, ADWIN; classes (Bifet et al. 2009)",
+        ),
+        "capymoa.arf": (
+            "scenarios.models:capymoa",
+            "adaptive random forest of 10 trees, in MOA; needs `make peers`",
+        ),
+        "capymoa.arf30": (
+            "scenarios.models:capymoa",
+            "the same of 30 trees; classes or values",
+        ),
+        "capymoa.srp": (
+            "scenarios.models:capymoa",
+            "streaming random patches of 10 trees, in MOA; classes",
+        ),
+        "capymoa.levbag": (
+            "scenarios.models:capymoa",
+            "leveraging bagging of 10 Hoeffding trees, in MOA; classes",
+        ),
+        "capymoa.samknn": (
+            "scenarios.models:capymoa",
+            "self-adjusting memory kNN, in MOA (Losing et al. 2016); classes",
+        ),
+        "capymoa.knn": (
+            "scenarios.models:capymoa",
+            "3 nearest neighbours among the last 1,000 rows, in MOA",
+        ),
+        "capymoa.hat": (
+            "scenarios.models:capymoa",
+            "Hoeffding adaptive tree, in MOA; classes",
+        ),
+        "capymoa.soknl": (
+            "scenarios.models:capymoa",
+            "self-optimising k nearest leaves, 10 trees, in MOA (Sun et al. 2022); values",
+        ),
+        "capymoa.fimtdd": (
+            "scenarios.models:capymoa",
+            "model tree FIMT-DD, in MOA (Ikonomovska et al. 2011); values",
         ),
     },
 }

@@ -45,13 +45,17 @@ class LastLabels:
 
 
 class Scores(ABC):
-    """Cumulative scores of one model on one stream; ``n`` counts the labels seen."""
+    """Cumulative scores of one model on one stream; ``n`` counts the labels that are scored.
+
+    Questions before row ``start`` are a warm-up: known to the reference, not scored.
+    """
 
     main: str  # the key of ``values`` that ranks models
     higher_is_better: bool
 
-    def __init__(self, window: int = WINDOW) -> None:
+    def __init__(self, window: int = WINDOW, start: int = 0) -> None:
         self.n = 0
+        self._start = start
         self._recent: deque[float] = deque(maxlen=window)
         self._recent_sum = 0.0
         self._last = LastLabels()
@@ -70,18 +74,21 @@ class Scores(ABC):
 
     def update(self, scored: Scored) -> None:
         """Take one label; without its ``Predicted``, the label before it is the reference."""
+        known = self._known
+        at = scored.row
+        repeated = known.pop(at) if at in known else self._last.of(scored.key)
+        if at >= self._start:
+            self._count(scored.loss)
+            self._take(scored, repeated)
+        self._last.take(scored.key, scored.truth)
+
+    def _count(self, loss: float) -> None:
         self.n += 1
-        loss = scored.loss
         self._loss += loss
         if len(self._recent) == self._recent.maxlen:
             self._recent_sum -= self._recent[0]
         self._recent.append(loss)
         self._recent_sum += loss
-        known = self._known
-        at = scored.row
-        repeated = known.pop(at) if at in known else self._last.of(scored.key)
-        self._take(scored, repeated)
-        self._last.take(scored.key, scored.truth)
 
     @property
     def rolling_loss(self) -> float:
@@ -125,8 +132,8 @@ class ClassificationScores(Scores):
     main = "accuracy"
     higher_is_better = True
 
-    def __init__(self, window: int = WINDOW) -> None:
-        super().__init__(window)
+    def __init__(self, window: int = WINDOW, start: int = 0) -> None:
+        super().__init__(window, start)
         self._truths: dict[Label, int] = {}
         self._guesses: dict[Label | None, int] = {}
         self._repeat_right = 0
@@ -172,8 +179,8 @@ class RegressionScores(Scores):
     main = "mae"
     higher_is_better = False
 
-    def __init__(self, window: int = WINDOW) -> None:
-        super().__init__(window)
+    def __init__(self, window: int = WINDOW, start: int = 0) -> None:
+        super().__init__(window, start)
         self._squared = 0.0
         self._mean = 0.0
         self._spread = 0.0  # sum of squared deviations from the mean (Welford 1962)
@@ -206,7 +213,7 @@ class RegressionScores(Scores):
         }
 
 
-def scores_for(task: str, window: int = WINDOW) -> Scores:
+def scores_for(task: str, window: int = WINDOW, start: int = 0) -> Scores:
     """The scores of ``task``, which is ``classification`` or ``regression``."""
     kinds: dict[str, type[Scores]] = {
         "classification": ClassificationScores,
@@ -214,7 +221,7 @@ def scores_for(task: str, window: int = WINDOW) -> Scores:
     }
     if task not in kinds:
         raise ValueError(f"task is {task!r}, expected one of {', '.join(kinds)}")
-    return kinds[task](window)
+    return kinds[task](window, start)
 
 
 def _against(accuracy: float, reference: float) -> float:

@@ -170,7 +170,9 @@ class State:
             ConfigError: no such detector, or one that cannot read this task's signal.
         """
         kind = "regression" if self.task == REGRESSION else "classification"
-        names = self.config.detectors or default_detectors(kind)
+        names = self.config.detectors
+        if not names and self.config.known_drifts is None:
+            names = default_detectors(kind)
         signal = "ratio" if self.task == REGRESSION else "error"
         try:
             detectors = [n if n in DETECTORS else load("detectors", n)() for n in names]

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from array import array
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from scenarios.bench import Job, Outcome, Suite, check, leaderboard, run_job, run_jobs
+from scenarios.bench import (
+    Book,
+    Done,
+    Job,
+    Journal,
+    Outcome,
+    Suite,
+    check,
+    compare,
+    drift_report,
+    finish,
+    leaderboard,
+    new_counter,
+    read_book,
+    run_job,
+    run_jobs,
+    standard,
+)
+from scenarios.bench.results import page
 from scenarios.concept_mix import ConceptMix
 from scenarios.prequential import Result
 from scenarios.sine_switch import SineSwitch
 from scenarios.suites import ablation, quickstart, sine_switch
-from streammeta.errors import UsageError
+from streammeta.errors import SourceError, UsageError
 from streammeta.events import Scored
 from streammeta.registry import components
 from streammeta.scores import ClassificationScores, RegressionScores
@@ -51,12 +74,87 @@ def test_two_processes_give_the_same_numbers_as_one() -> None:
     assert alone == spread
 
 
-def test_a_json_line_says_how_to_get_the_number_again() -> None:
-    line = run_job(Job("no_change", "concept_mix", 0, 60)).to_json("tiny", "streammeta bench tiny")
-    assert line["command"] == "streammeta bench tiny"
-    assert {"suite", "stream", "model", "seed", "commit", "versions"} <= set(line)
-    assert "river" in line["versions"]
+def test_a_json_line_says_how_to_get_the_number_again(tmp_path: Path) -> None:
+    book = Book([ran(Job("no_change", "concept_mix", 0, 60)).record])
+    line = json.loads(next(iter(book.lines())))
+    assert (line["kind"], line["suite"], line["command"]) == (
+        "run",
+        "tiny",
+        "streammeta bench tiny",
+    )
+    assert {"stream", "model", "seed", "asked", "interval"} <= set(line)
+    assert {"commit", "versions", "machine"} == set(line["provenance"])
+    assert "river" in line["provenance"]["versions"]
     assert line["drift_report"] is None  # no drift within 60 rows
+
+
+def ran(job: Job) -> Done:
+    return finish(run_job(job), TINY, "streammeta bench tiny")
+
+
+def test_a_book_comes_back_from_its_file_and_a_broken_line_is_named(tmp_path: Path) -> None:
+    done = [ran(Job(m, "concept_mix", s, 300)) for m in ("majority", "no_change") for s in (0, 1)]
+    book = Book([d.record for d in done], compare(done, against="majority"))
+    file = tmp_path / "tiny.jsonl"
+    file.write_text("\n".join(book.lines()) + "\n")
+    assert read_book(file) == book
+    assert [pair.seeds for pair in book.pairs] == [[0, 1]]
+    file.write_text('{"kind": "run"}\n')
+    with pytest.raises(SourceError, match=r"tiny\.jsonl line 1: no record of a bench"):
+        read_book(file)
+
+
+def test_a_bench_that_was_cut_off_goes_on_and_another_plan_does_not(tmp_path: Path) -> None:
+    jobs = TINY.jobs(quick=True)
+    journal = Journal(TINY, jobs, tmp_path)
+    first = ran(jobs[0])
+    journal.write(0, first)
+    (journal.folder / "00001.part").write_bytes(b"cut off while it was written")
+    found = Journal(TINY, jobs, tmp_path).read(jobs)
+    assert list(found) == [jobs[0]]
+    assert found[jobs[0]].record == first.record
+    assert np.array_equal(found[jobs[0]].losses, first.losses)
+    assert Journal(TINY, [replace(job, rows=51) for job in jobs], tmp_path).read(jobs) == {}
+    journal.clear()
+    assert Journal(TINY, jobs, tmp_path).read(jobs) == {}
+
+
+def test_the_best_rate_in_hindsight_is_the_best_of_all_rates() -> None:
+    best = run_job(Job("sgd@best", "sine_switch", 0, 300)).result
+    rates = [run_job(Job(f"sgd@{rate:g}", "sine_switch", 0, 300)).result for rate in (1e-2, 0.1)]
+    assert best.model == "sgd@best"
+    assert best.metric["mae"] <= min(r.metric["mae"] for r in rates)
+    rate = best.note.removeprefix("rate ")
+    again = run_job(Job(f"sgd@{rate}", "sine_switch", 0, 300)).result
+    assert again.losses == best.losses
+
+
+def test_a_capped_model_sees_the_beginning_of_the_very_same_stream() -> None:
+    whole = run_job(Job("no_change", "sine_switch", 0, 500)).result.losses
+    short = run_job(Job("no_change", "sine_switch", 0, 500, cap=120)).result.losses
+    assert list(short) == list(whole[:120])
+    suite = replace(TINY, caps=(("maj", 20),))
+    assert [(j.model, j.seed, j.cap) for j in suite.jobs()] == [
+        ("no_change", 0, None), ("majority", 0, 20), ("no_change", 1, None)]  # fmt: skip
+
+
+def test_rows_are_counted_while_jobs_run() -> None:
+    counter = new_counter()
+    list(run_jobs([Job("river.logistic", "concept_mix", 0)], 1, counter))
+    assert 0 < counter.value <= 20_000
+
+
+def test_warm_up_rows_are_learned_and_not_scored() -> None:
+    from scenarios.models import build
+    from scenarios.prequential import prequential
+
+    rows = ConceptMix(rows=400)
+    whole = prequential(build("river.nb", task="classification"), rows.events())
+    late = prequential(build("river.nb", task="classification"), rows.events(), score_from=150)
+    assert late.losses == whole.losses[150:]
+    assert list(late.rows) == list(range(150, 400))
+    assert late.scores.n == 250
+    assert late.metric["accuracy"] == 1.0 - sum(late.losses) / 250
 
 
 def test_frozen_at_the_drift_means_the_first_true_drift_of_that_seed() -> None:
@@ -85,7 +183,7 @@ def test_alarms_are_judged_against_the_true_drifts() -> None:
     card = ConceptMix().card
     result = Result("m", 0, 1, "classification", ClassificationScores())
     result.drifts = [4_010, 6_000, 8_500]
-    report = Outcome(Job("m", "concept_mix", 0), card, result).drift_report()
+    report = drift_report(Outcome(Job("m", "concept_mix", 0), card, result))
     assert report is not None
     assert (report["found"], report["missed"], report["false_alarms"]) == (2, 2, 1)
 
@@ -99,6 +197,11 @@ def made_up(model: str, seed: int, losses: list[float], stream: str = "sine_swit
     result = Result(model, seed, 1, "regression", scores, seconds=1.0, events=len(losses))
     result.rows, result.losses = array("q", range(len(losses))), array("d", losses)
     return Outcome(Job(model, stream, seed), card, result)
+
+
+def book(outcomes: Sequence[Outcome], suite: Suite = TINY) -> Book:
+    done = [finish(outcome, suite, "made up") for outcome in outcomes]
+    return Book([d.record for d in done], compare(done))
 
 
 def test_the_sine_suite_counts_events_6_to_50_after_a_switch_and_no_others() -> None:
@@ -115,7 +218,7 @@ def test_the_sine_suite_prints_both_ratios() -> None:
         made_up("sgd@0.01", 0, [3.0] * 2_000),
         made_up("sgd@0.1", 0, [2.5] * 2_000),
     ]
-    (summary,) = sine_switch.summarise(outcomes)
+    (summary,) = sine_switch.summarise(book(outcomes, sine_switch.SUITE))
     assert "best SGD (sgd@0.1) / ours = 6.25" in summary.note
     assert "random challengers / ours = 4.00" in summary.note
     assert [row[0] for row in summary.rows][:2] == ["streammeta", "random_challengers"]
@@ -129,23 +232,27 @@ def test_the_gates_of_the_sine_suite_hold_both_ratios_and_the_fall_to_their_boun
     ours = made_up("streammeta", 0, sine_losses(2.0, 1.0))
     others = {"random_challengers": 1.5, "sgd@0.01": 2.0}
     made = [ours, *(made_up(m, 0, [loss] * 2_000) for m, loss in others.items())]
-    gates = sine_switch.gates(made)
+    gates = sine_switch.gates(book(made, sine_switch.SUITE))
     assert [gate.ok for gate in gates] == [True, True, True]
     assert gates[0].text == "best SGD (sgd@0.01) / ours = 4.00, at least 3"
     worse = [made_up("streammeta", 0, sine_losses(1.0, 1.4)), *made[1:]]
-    assert [gate.ok for gate in sine_switch.gates(worse)] == [False, False, False]
+    assert [gate.ok for gate in sine_switch.gates(book(worse, sine_switch.SUITE))] == [
+        False,
+        False,
+        False,
+    ]
 
 
 def test_a_gate_whose_models_did_not_run_does_not_hold() -> None:
     alone = [made_up("no_challengers", 0, [1.0] * 2_000)]
-    assert not any(gate.ok for gate in sine_switch.gates(alone))
-    assert not any(gate.ok for gate in quickstart.gates(alone))
+    assert not any(gate.ok for gate in sine_switch.gates(book(alone, sine_switch.SUITE)))
+    assert not any(gate.ok for gate in quickstart.gates(book(alone)))
 
 
 def test_the_gate_of_elec2_is_its_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablation, "_missing", lambda stream: "")
     for errors, ok in ((9, True), (11, False)):
-        (gate,) = ablation.gates([judged("streammeta", "open:elec2", errors)])
+        (gate,) = ablation.gates(book([judged("streammeta", "open:elec2", errors)]))
         assert gate.ok is ok
         assert f"accuracy {1 - errors / 100:.4f}" in gate.text
 
@@ -164,9 +271,14 @@ def test_the_quickstart_runs_the_model_of_its_example_and_must_win_on_average() 
     assert {job.overrides for job in quickstart.SUITE.jobs()} == {(("learner", "maml"),)}
     ours = [judged("streammeta", "sensor_fault", n, seed) for seed, n in enumerate((5, 7))]
     others = [judged(m, "sensor_fault", 8) for m in quickstart.OTHERS]
-    assert [gate.ok for gate in quickstart.gates([*ours, *others])] == [True] * 4
+    assert [gate.ok for gate in quickstart.gates(book([*ours, *others]))] == [True] * 4
     others[1] = judged("reset", "sensor_fault", 6)  # a tie is no win
-    assert [gate.ok for gate in quickstart.gates([*ours, *others])] == [True, False, True, True]
+    assert [gate.ok for gate in quickstart.gates(book([*ours, *others]))] == [
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_the_ablation_prints_the_gain_with_its_sign() -> None:
@@ -175,15 +287,59 @@ def test_the_ablation_prints_the_gain_with_its_sign() -> None:
         made_up("no_replay", 0, [1.5] * 50),
         made_up("reset", 0, [0.5] * 50),
     ]
-    gains = {row[1]: row[3] for row in ablation.gains(outcomes)[-1].rows}
+    gains = {row[1]: row[3] for row in ablation.gains(book(outcomes))[-1].rows}
     assert gains == {"no_replay": "+0.5000", "reset": "-0.5000"}
 
 
-def test_the_leaderboard_shows_mean_and_spread() -> None:
-    outcomes = [made_up("m", seed, [1.0 + seed] * 50) for seed in (0, 1)]
-    (summary,) = leaderboard(outcomes)
-    assert summary.rows[0][:2] == ["m", "1.5000 ± 0.7071"]
-    assert "seeds 0, 1" in summary.title
+def test_the_leaderboard_shows_mean_and_interval_by_student_from_three_seeds_on() -> None:
+    outcomes = [made_up("m", seed, [1.0 + seed] * 50) for seed in (0, 1, 2)]
+    (summary,) = leaderboard(book(outcomes))
+    assert summary.rows[0][:2] == ["m", "2.0000 ± 2.4841"]  # t(.975, 2) = 4.3027, s = 1, n = 3
+    assert "seeds 0, 1, 2" in summary.title
+
+
+def test_differences_are_taken_row_by_row_on_the_rows_that_both_have() -> None:
+    ours = finish(made_up("streammeta", 0, [1.0, 5.0, 1.0, 1.0]), TINY, "")
+    theirs = finish(made_up("capped", 0, [3.0, 7.0]), TINY, "")
+    (pair,) = compare([ours, theirs])
+    assert (pair.model, pair.against, pair.rows, pair.difference) == (
+        "capped",
+        "streammeta",
+        2,
+        2.0,
+    )
+    assert pair.verdict == "win"
+    (same,) = compare([ours, finish(made_up("same", 0, [1.0, 5.0, 1.0, 1.0]), TINY, "")])
+    assert (same.difference, same.verdict) == (0.0, "draw")
+
+
+def test_several_streams_give_a_glance_ranks_and_wins() -> None:
+    outcomes = [
+        made_up(model, 0, [loss] * 60, stream)
+        for stream in ("one", "two", "three")
+        for model, loss in (("streammeta", 1.0), ("worse", 2.0), ("better", 0.5))
+    ]
+    *_, glance, standings = standard(book(outcomes))
+    assert glance.head == ["model", "one", "two", "three"]
+    assert glance.rows[1] == ["worse", "2.0000", "2.0000", "2.0000"]
+    assert [row[:2] for row in standings.rows] == [
+        ["better", "1.00"], ["streammeta", "2.00"], ["worse", "3.00"]]  # fmt: skip
+    assert standings.rows[0][2:] == ["0", "0", "3"]
+    assert standings.rows[2][2:] == ["3", "0", "0"]
+
+
+def test_results_are_written_from_books_alone(tmp_path: Path) -> None:
+    made = book([judged("streammeta", "sensor_fault", 5), judged("reset", "sensor_fault", 8)])
+    (tmp_path / "results").mkdir()
+    file = tmp_path / "results" / "quickstart.jsonl"
+    file.write_text("\n".join(made.lines()) + "\n")
+    text = page(tmp_path / "results")
+    assert "## quickstart: " in text
+    assert "| streammeta | 0.9500" in text
+    assert "- held: accuracy 0.9500, above reset's 0.9200" in text
+    assert "**missed**: accuracy 0.9500, above no_change's nan" in text
+    with pytest.raises(SourceError, match=r"no SUITE\.jsonl"):
+        page(tmp_path)
 
 
 def test_streams_without_a_file_are_left_out_and_nothing_left_is_an_error(
@@ -192,6 +348,6 @@ def test_streams_without_a_file_are_left_out_and_nothing_left_is_an_error(
     monkeypatch.delenv("STREAMMETA_DATA", raising=False)
     streams = {job.stream for job in ablation.SUITE.jobs()}
     assert streams == {"sine_switch"}
-    assert ablation.gates([]) == [], "no file, no claim about it"
+    assert ablation.gates(Book([])) == [], "no file, no claim about it"
     with pytest.raises(UsageError, match="nothing to run"):
         check([])

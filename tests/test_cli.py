@@ -212,10 +212,10 @@ def test_replay_freezes_at_the_drift_that_its_card_knows() -> None:
 
 
 GATED = """
-from scenarios.bench import Gate, Suite, mean_score
+from scenarios.bench import Gate, Suite
 
-def gates(outcomes):
-    value = mean_score(outcomes, "majority", "concept_mix")
+def gates(book):
+    value = book.mean("majority", "concept_mix")
     return [Gate(f"accuracy {value:.4f}, above .1", value > 0.1), *STRICT]
 
 STRICT = []
@@ -242,7 +242,7 @@ def test_bench_writes_json_lines_and_a_leaderboard(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["model"] for line in lines] == ["no_change", "majority"]
     assert lines[0]["command"].startswith("streammeta bench classification --quick")
-    assert "concept_mix: 6,000 rows, chunk 1, seeds 0" in done.stdout
+    assert "concept_mix: 6,000 rows scored, chunk 1, seeds 0" in done.stdout
     assert "2 of 2" in done.stderr
     assert "bench classification" in (tmp_path / "r.html").read_text()
 
@@ -430,3 +430,25 @@ def test_the_live_view_names_a_fault_and_the_alarm_that_found_it() -> None:
     assert "false alarm" in told
     assert "40 of 40 rows" in view.line(time.monotonic())
     assert "1 rejected" in view.line(time.monotonic())
+
+
+def test_a_model_of_ones_own_is_found_where_the_command_is_given(
+    tmp_path: Path, table: Path
+) -> None:
+    source = "from river.naive_bayes import GaussianNB\n\nclass Mine(GaussianNB):\n    pass\n"
+    (tmp_path / "my_module.py").write_text(source)
+    args = ("evaluate", str(table), "--target", "label", "--ignore", "colour", "--json", "--models")
+    script = Path(sys.executable).with_name("streammeta")  # its own folder is first on the path
+    done = subprocess.run(
+        [str(script), *args, "my_module:Mine,river.nb"],
+        cwd=tmp_path,
+        env={k: v for k, v in settings().items() if k != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    mine, same = map(json.loads, done.stdout.splitlines())
+    assert (mine["model"], mine["metric"]) == ("my_module:Mine", same["metric"])
+    told = streammeta(*args, "my_modul:Mine", cwd=tmp_path, code=2).stderr
+    assert "there is no module 'my_modul'" in told

@@ -150,8 +150,8 @@ def test_a_source_is_read_to_its_end_whatever_the_batch() -> None:
         ("river.forest", "known: river.hat"),
         ("river.linear", "no form for classification"),
         ("river.no_such:Thing", "cannot import"),
-        ("river.os:system", "os:system is no River model for classification"),
-        ("reset@3", "takes no argument"),
+        ("river.os:system", "os:system cannot be made: TypeError"),
+        ("no_drift@3", "takes no argument"),
     ],
 )
 def test_a_model_that_cannot_be_had_says_why(name: str, words: str) -> None:

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from scenarios.bench import (
-    Gate,
-    Outcome,
-    Suite,
-    Summary,
-    leaderboard,
-    main_score,
-    mean_score,
-    spread,
-    unique,
-)
+from scenarios.bench import Book, Gate, Suite, Summary, leaderboard
+from scenarios.bench.tables import signed
 from scenarios.open_stream import VARIABLE, available
 
 DEFAULT = "streammeta"
@@ -22,36 +11,27 @@ ELEC2 = "open:elec2"
 FLOOR = 0.90  # accuracy that the default model must reach on ELEC2
 
 
-def gains(outcomes: Sequence[Outcome]) -> list[Summary]:
-    """The leaderboard of each stream, then the gain over each variant, seed by seed."""
+def gains(book: Book) -> list[Summary]:
+    """The leaderboard of each stream, then the gain over each variant."""
     rows = []
-    for stream in unique(o.job.stream for o in outcomes):
-        here = [o for o in outcomes if o.job.stream == stream]
-        ours = {o.job.seed: main_score(o) for o in here if o.job.model == DEFAULT}
-        if not ours:
-            continue
-        sign = 1.0 if here[0].result.scores.higher_is_better else -1.0
-        for model in unique(o.job.model for o in here if o.job.model != DEFAULT):
-            gain = [
-                sign * (ours[o.job.seed] - main_score(o))
-                for o in here
-                if o.job.model == model and o.job.seed in ours
-            ]
-            text = spread(gain)
-            signed = text if text.startswith("-") else f"+{text}"
-            rows.append([stream, model, here[0].result.scores.main, signed])
+    for stream in book.streams:
+        for model in book.models:
+            pair = book.pair(model, stream)
+            if pair is not None:
+                bounds = f"[{signed(pair.low)}, {signed(pair.high)}]"
+                main = book.of(stream=stream)[0].main
+                rows.append([stream, model, main, signed(pair.difference), bounds, pair.verdict])
     title = f"{DEFAULT} minus the variant (positive: the default is better)"
-    return [
-        *leaderboard(outcomes),
-        Summary(title, ["stream", "variant", "score", "gain"], rows),
-    ]
+    note = "means over the same rows and seeds, with the 95 % interval by moving-block bootstrap"
+    head = ["stream", "variant", "score", "gain", "95 % interval", "the default"]
+    return [*leaderboard(book), Summary(title, head, rows, note)]
 
 
-def gates(outcomes: Sequence[Outcome]) -> list[Gate]:
+def gates(book: Book) -> list[Gate]:
     """The accuracy on elec2, where its file is there."""
     if _missing(ELEC2):
         return []
-    value = mean_score(outcomes, DEFAULT, ELEC2)
+    value = book.mean(DEFAULT, ELEC2)
     return [Gate(f"{ELEC2}: accuracy {value:.4f}, at least {FLOOR:.2f}", value >= FLOOR)]
 
 
@@ -62,7 +42,7 @@ def _missing(stream: str) -> str:
 SUITE = Suite(
     name="ablation",
     summary="the default model minus the same model with one part taken away",
-    minutes=60,
+    minutes=12,
     streams=(ELEC2, "open:sine1", "sine_switch"),
     models=(
         DEFAULT,

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from scenarios.bench import Gate, Outcome, Suite, mean_score
+from scenarios.bench import Book, Gate, Suite
 
 STREAM = "sensor_fault"
 OURS = "streammeta"
 OTHERS = ("frozen@drift", "reset", "no_challengers", "no_change")
 
 
-def gates(outcomes: Sequence[Outcome]) -> list[Gate]:
+def gates(book: Book) -> list[Gate]:
     """The mean accuracy of the default model above that of every other row."""
-    ours = mean_score(outcomes, OURS, STREAM)
+    ours = book.mean(OURS, STREAM)
     made = []
     for model in OTHERS:
-        other = mean_score(outcomes, model, STREAM)
+        other = book.mean(model, STREAM)
         made.append(Gate(f"accuracy {ours:.4f}, above {model}'s {other:.4f}", ours > other))
     return made
 

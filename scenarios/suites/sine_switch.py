@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import mean
+from typing import Any
 
-from scenarios.bench import Gate, Outcome, Suite, Summary, spread, unique
+from scenarios.bench import Book, Gate, Outcome, Suite, Summary, spread
 from scenarios.models import SGD_RATES
 from scenarios.sine_switch import TASK_ROWS
 from streammeta.report import Line, rolling_mean
@@ -13,6 +14,7 @@ from streammeta.report import Line, rolling_mean
 FROM, TO = 6, 50  # events after a switch that count, the first event after it being 1
 ROLLING = 20  # switches in the rolling mean of the picture
 TO_SGD, TO_RANDOM = 3.0, 2.0  # how many times smaller than theirs our error must be
+AFTER = "mse_after_switches"
 OURS, RANDOM = "streammeta", "random_challengers"
 
 
@@ -25,9 +27,14 @@ def errors_after_switches(outcome: Outcome) -> list[float]:
     return [mean(squared[start + FROM - 1 : start + TO]) for start in whole]
 
 
-def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
+def extra(outcome: Outcome) -> dict[str, Any]:
+    """What the record of a run keeps for the tables of this suite."""
+    return {AFTER: [round(error, 6) for error in errors_after_switches(outcome)]}
+
+
+def summarise(book: Book) -> list[Summary]:
     """The error in the second half of the switches, ours against each, and its trend."""
-    after = _after(outcomes)
+    after = _after(book)
     late = _late(after)
     ours = mean(late[OURS]) if OURS in late else float("nan")
     rows = []
@@ -59,9 +66,9 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
     ]
 
 
-def gates(outcomes: Sequence[Outcome]) -> list[Gate]:
+def gates(book: Book) -> list[Gate]:
     """What the scenario exists for: both ratios, and that the error falls as tasks are seen."""
-    after = _after(outcomes)
+    after = _after(book)
     late = _late(after)
     nan = float("nan")
     ours = mean(late[OURS]) if OURS in late else nan
@@ -80,12 +87,9 @@ def gates(outcomes: Sequence[Outcome]) -> list[Gate]:
     ]
 
 
-def _after(outcomes: Sequence[Outcome]) -> dict[str, list[list[float]]]:
+def _after(book: Book) -> dict[str, list[list[float]]]:
     """The errors after the switches of each model, seed by seed."""
-    return {
-        model: [errors_after_switches(o) for o in outcomes if o.job.model == model]
-        for model in unique(o.job.model for o in outcomes)
-    }
+    return {model: [run.extra[AFTER] for run in book.of(model=model)] for model in book.models}
 
 
 def _late(after: dict[str, list[list[float]]]) -> dict[str, list[float]]:
@@ -135,6 +139,7 @@ SUITE = Suite(
     ),
     seeds=(0, 1, 2),
     summarise=summarise,
+    extra=extra,
     quick_rows=10_000,
     gates=gates,
 )

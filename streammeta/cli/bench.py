@@ -15,19 +15,22 @@ from streammeta.registry import components, load
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
-    from scenarios.bench import Job, Outcome, Suite, Summary
+    from scenarios.bench import Book, Done, Job, Suite, Summary
 
 GATE_FAILED = 1  # exit code
+GAP = 3  # columns between two cells
+WIDEST = 400  # columns of a table that does not go to a terminal
 
 EPILOG = """[bold]Examples[/]
 
-streammeta bench sine-switch --jobs 2 --report sine.html
+streammeta bench synthetic --quick
 
-streammeta bench ablation --models streammeta,no_replay --quick --json results.jsonl
+streammeta bench open-streams --models streammeta,river.hat,my_module:MyModel --jobs 2
 
-streammeta bench quickstart --jobs 2 --check
+streammeta bench quickstart --jobs 2 --check --json results/quickstart.jsonl
+
+streammeta bench --write-results RESULTS.md
 """
 
 
@@ -35,7 +38,7 @@ def bench(
     suite: str | None = typer.Argument(
         None, metavar="SUITE", help="A suite by name.", show_default=False
     ),
-    listed: bool = typer.Option(False, "--list", help="List the suites."),
+    listed: bool = typer.Option(False, "--list", help="List the suites and how long they take."),
     models: str = typer.Option(
         "", help="Comma-separated models instead of the suite's.", show_default=False
     ),
@@ -43,7 +46,14 @@ def bench(
         None, min=1, help="Seeds 0 to N-1 instead of the suite's.", show_default=False
     ),
     quick: bool = typer.Option(False, "--quick", help="Few rows, one seed: does it work at all?"),
-    jobs: int = typer.Option(1, min=1, help="Processes."),
+    rows: int | None = typer.Option(
+        None, min=1, help="Rows of each stream; drifts of generated ones move with it.",
+        show_default=False,
+    ),
+    jobs: int = typer.Option(1, min=1, help="Processes; timings are best with 1."),
+    fresh: bool = typer.Option(
+        False, "--fresh", help="Do not go on with an interrupted run of the same bench."
+    ),
     json_out: Path | None = typer.Option(
         None, "--json", help="Write JSON lines to a file; - is stdout.", show_default=False
     ),
@@ -53,14 +63,21 @@ def bench(
     gated: bool = typer.Option(
         False, "--check", help="Print the suite's gates with their figures; exit 1 if one fails."
     ),
-) -> None:
-    """Run models x streams x seeds and print the leaderboard, mean and spread over the seeds."""
+    results: Path | None = typer.Option(
+        None, "--write-results", help="Write FILE from results/*.jsonl beside it; run nothing.",
+        metavar="FILE", show_default=False,
+    ),
+) -> None:  # fmt: skip
+    """Run models x streams x seeds and print tables: scores, intervals, ranks, recovery, cost."""
+    if results is not None:
+        _write_results(results)
+        return
     if listed or suite is None:
-        _print_suites()
+        _print_suites(json_out is not None)
         if suite is None and not listed:
             raise typer.BadParameter("expected the name of a suite", param_hint="SUITE")
         return
-    from scenarios.bench import check, in_order, leaderboard
+    from scenarios.bench import check, standard
     from streammeta.report import require_report
 
     if report is not None:
@@ -69,35 +86,42 @@ def bench(
     if gated and chosen.gates is None:
         raise typer.BadParameter(f"suite {chosen.name} has no gates", param_hint="--check")
     names = [name.strip() for name in models.split(",") if name.strip()]
-    todo = chosen.jobs(models=names, seeds=seeds, quick=quick)
+    names = names or _present(chosen)
+    todo = chosen.jobs(models=names, seeds=seeds, quick=quick, rows=rows)
     for stream in chosen.streams:
         if why := chosen.unavailable(stream):
-            err().print(f"skipped {stream}: {why}")
+            err().print(f"skipped {stream}: {why}", markup=False)
     check(todo)
-    err().print(f"{chosen.name}: {len(todo)} runs, about {chosen.minutes:g} minutes when complete")
-    outcomes: list[Outcome] = []
-    with _json_lines(json_out) as write, _ticks(todo) as tick:
-        for outcome in _run(todo, jobs):
-            outcomes.append(outcome)
-            write(chosen.name, outcome)
-            tick(outcome)
-    outcomes = in_order(todo, outcomes)
-    tables = (chosen.summarise or leaderboard)(outcomes)
+    with _json_lines(json_out) as write:
+        book = _run(chosen, todo, jobs, fresh)
+        write(book)
+    tables = (chosen.summarise or standard)(book)
     show = err() if json_out is not None and str(json_out) == "-" else out()
     for summary in tables:
-        show.print(_table(summary))
-        if summary.note:
-            show.print(f"[dim]{summary.note}[/]\n")
+        _show(show, summary)
     if report is not None:
         _write_report(report, chosen, tables)
-    if gated and not _gates_hold(show, chosen, outcomes):
+    if gated and not _gates_hold(show, chosen, book):
         raise typer.Exit(GATE_FAILED)
 
 
-def _gates_hold(show: Console, suite: Suite, outcomes: Sequence[Outcome]) -> bool:
+def _present(suite: Suite) -> list[str]:
+    """The suite's models that can run on this machine; of the others it is said why not."""
+    from scenarios.bench.jobs import missing
+
+    found = []
+    for model in suite.models:
+        if why := missing(model):
+            err().print(f"skipped {model}: {why}", markup=False)
+        else:
+            found.append(model)
+    return found
+
+
+def _gates_hold(show: Console, suite: Suite, book: Book) -> bool:
     """Print every gate; whether all of them hold."""
     assert suite.gates is not None
-    gates = suite.gates(outcomes)
+    gates = suite.gates(book)
     if not gates:
         show.print("no gate can be checked: none of their streams is available on this machine")
     for gate in gates:
@@ -105,74 +129,167 @@ def _gates_hold(show: Console, suite: Suite, outcomes: Sequence[Outcome]) -> boo
     return all(gate.ok for gate in gates)
 
 
-def _run(todo: Sequence[Job], jobs: int) -> Iterator[Outcome]:
-    from scenarios.bench import run_jobs
+def _run(suite: Suite, todo: Sequence[Job], jobs: int, fresh: bool) -> Book:
+    """Do what an interrupted run has left to do, and make the book of all."""
+    from scenarios.bench import Book, Journal, command_line, compare, finish, new_counter, run_jobs
 
-    return run_jobs(todo, jobs)
+    journal = Journal(suite, todo)
+    if fresh:
+        journal.clear()
+    done = journal.read(todo)
+    left = [job for job in todo if job not in done]
+    place = {job: number for number, job in enumerate(todo)}
+    minutes = f"about {suite.minutes:g} minutes when complete, with one process"
+    err().print(f"{suite.name}: {len(todo)} runs, {minutes}", markup=False)
+    if done:
+        err().print(
+            f"{len(done)} of them are there from an interrupted run ({journal.folder}); "
+            f"--fresh does them again",
+            markup=False,
+        )
+    counter = new_counter()
+    with _ticks(len(todo), len(done), lambda: counter.value) as tick:
+        for outcome in run_jobs(left, jobs, counter):
+            kept = finish(outcome, suite, command_line())
+            journal.write(place[outcome.job], kept)
+            done[outcome.job] = kept
+            tick(kept)
+    ordered = [done[job] for job in todo]
+    journal.clear()
+    return Book([kept.record for kept in ordered], compare(ordered))
 
 
-def _print_suites() -> None:
+def _print_suites(as_json: bool) -> None:
+    rows = []
+    for row in components("suites").values():
+        suite: Suite = row.load()
+        streams, models = len(suite.streams), len(suite.models)
+        rows.append((row.name, row.summary, streams, models, len(suite.seeds), suite.minutes))
+    if as_json:
+        for told in rows:
+            names = ("name", "summary", "streams", "models", "seeds", "minutes")
+            typer.echo(json.dumps(dict(zip(names, told, strict=True))))
+        return
     table = plain_table()
     table.add_column("suite", style="bold", no_wrap=True)
     table.add_column("what it shows")
-    for row in components("suites").values():
-        table.add_row(row.name, row.summary)
+    for name in ("streams", "models", "seeds", "minutes"):
+        table.add_column(name, justify="right")
+    for name, summary, *numbers, minutes in rows:
+        table.add_row(name, summary, *map(str, numbers), f"{minutes:g}")
     out().print(table)
 
 
 @contextmanager
-def _json_lines(path: Path | None) -> Iterator[Callable[[str, Outcome], None]]:
-    """A function that writes the outcome of a suite as a JSON line at once."""
-    from scenarios.bench import command_line
+def _json_lines(path: Path | None) -> Iterator[Callable[[Book], None]]:
+    """A function that writes a book as JSON lines; the file is tried before any work is done.
+
+    A file of an earlier run stays as it is until the new book is complete.
+    """
     from streammeta.errors import SinkError
 
     if path is None:
-        yield lambda suite, outcome: None
+        yield lambda book: None
         return
     if str(path) == "-":
-        yield lambda suite, outcome: typer.echo(json.dumps(outcome.to_json(suite, command_line())))
+        yield lambda book: typer.echo("\n".join(book.lines()))
         return
+    aside = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w", encoding="utf-8")
+        aside.touch()
     except OSError as fault:
         raise SinkError(f"cannot write {path}: {fault.strerror}") from fault
-    with file:
 
-        def write(suite: str, outcome: Outcome) -> None:
-            file.write(json.dumps(outcome.to_json(suite, command_line())) + "\n")
-            file.flush()
+    def write(book: Book) -> None:
+        aside.write_text("".join(f"{line}\n" for line in book.lines()), encoding="utf-8")
+        aside.replace(path)
 
+    try:
         yield write
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 @contextmanager
-def _ticks(todo: Sequence[Job]) -> Iterator[Callable[[Outcome], None]]:
-    """A function that tells on stderr that a job is done."""
-    from scenarios.bench import main_score
+def _ticks(total: int, before: int, rows: Callable[[], int]) -> Iterator[Callable[[Done], None]]:
+    """A function that tells on stderr that a run is done; on a terminal a bar moves meanwhile."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+    from rich.text import Text
 
+    class Rows(ProgressColumn):
+        """Rows scored so far, read whenever the bar is drawn."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{rows():>12,} rows")
+
+    columns = (TextColumn("runs"), BarColumn(bar_width=24), MofNCompleteColumn(), Rows(),
+               TimeElapsedColumn())  # fmt: skip
     console = err()
-    done = 0
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    count = before
+    with bar:
+        bar.add_task("", total=total, completed=before)
 
-    def tell(outcome: Outcome) -> None:
-        nonlocal done
-        done += 1
-        job, score = outcome.job, outcome.result.scores.main
-        console.print(
-            f"[dim]{done:>4} of {len(todo)}[/]  {job.stream}  {job.model}  seed {job.seed}  "
-            f"{score} {main_score(outcome):.4f}  {outcome.result.seconds:.1f} s"
-        )
+        def tell(done: Done) -> None:
+            nonlocal count
+            count += 1
+            record = done.record
+            chunk = f"  chunk {record.chunk}" if record.chunk > 1 else ""
+            note = f" ({record.note})" if record.note else ""
+            bar.console.print(
+                f"{count:>4} of {total}  {record.stream}  {record.model}{note}  "
+                f"seed {record.seed}{chunk}  {record.main} {record.score:.4f}  "
+                f"{record.seconds:.1f} s",
+                style="dim",
+                markup=False,
+            )
+            for task in bar.task_ids:
+                bar.update(task, completed=count)
 
-    yield tell
+        yield tell
 
 
-def _table(summary: Summary) -> Table:
-    table = plain_table(summary.title)
-    for i, name in enumerate(summary.head):
-        table.add_column(name, justify="left" if i == 0 else "right")
-    for row in summary.rows:
-        table.add_row(*row)
-    return table
+def _show(console: Console, summary: Summary) -> None:
+    """A table that is too wide for the terminal is continued below, first column repeated."""
+    reading = console.width
+    if not console.is_terminal:
+        console.width = WIDEST
+    for i, columns in enumerate(_pages(summary, console.width)):
+        table = plain_table(summary.title if i == 0 else None)
+        for column in columns:
+            table.add_column(summary.head[column], justify="right" if column else "left",
+                             no_wrap=True)  # fmt: skip
+        for row in summary.rows:
+            table.add_row(*(row[column] for column in columns))
+        console.print(table, crop=False)
+    console.width = reading
+    if summary.note:
+        console.print(summary.note, style="dim", markup=False)
+        console.print()
+
+
+def _pages(summary: Summary, width: int) -> list[list[int]]:
+    """The columns of each page, as many as fit; every page begins with the first."""
+    texts = list(zip(summary.head, *summary.rows, strict=True))
+    wide = [max(map(len, column)) + GAP for column in texts]
+    pages = [[0]]
+    used = wide[0]
+    for column in range(1, len(wide)):
+        if used + wide[column] > width and len(pages[-1]) > 1:
+            pages.append([0])
+            used = wide[0]
+        pages[-1].append(column)
+        used += wide[column]
+    return pages
 
 
 def _write_report(path: Path, suite: Suite, tables: Sequence[Summary]) -> None:
@@ -180,7 +297,7 @@ def _write_report(path: Path, suite: Suite, tables: Sequence[Summary]) -> None:
     from streammeta.report import Report, chart, save_png
 
     page = Report(f"bench {suite.name}").text(suite.summary).text(f"command: {command_line()}")
-    page.text(f"commit {provenance()['commit']}, versions {provenance()['versions']}")
+    page.text(", ".join(f"{name} {value}" for name, value in provenance().items()))
     for summary in tables:
         page.heading(summary.title).table(summary.head, summary.rows)
         if summary.note:
@@ -198,3 +315,15 @@ def _write_report(path: Path, suite: Suite, tables: Sequence[Summary]) -> None:
             err().print(f"picture: {picture}")
     page.save(path)
     err().print(f"report: {path}")
+
+
+def _write_results(path: Path) -> None:
+    from scenarios.bench.results import page
+    from streammeta.errors import SinkError
+
+    text = page(path.parent / "results")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as fault:
+        raise SinkError(f"cannot write {path}: {fault.strerror or fault}") from fault
+    err().print(f"written: {path}")

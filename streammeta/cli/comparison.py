@@ -14,13 +14,13 @@ from scenarios.bench import (
     Job,
     Outcome,
     check,
+    drift_report,
     in_order,
     main_score,
     pool,
     run_job,
     spread,
     stop_now,
-    unique,
 )
 from streammeta.cli.console import plain_table
 from streammeta.config_file import CompareConfig, RunConfig
@@ -125,7 +125,7 @@ def comparison_table(outcomes: Sequence[Outcome]) -> Table:
     for name in (score.main, "after the first fault", "faults found", "rows later"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("false alarms", justify="right")
-    models = unique(o.job.model for o in outcomes)
+    models = list(dict.fromkeys(o.job.model for o in outcomes))
     groups = [[o for o in outcomes if o.job.model == m] for m in models]
     means = [mean(main_score(o) for o in group) for group in groups]
     best = max(means) if score.higher_is_better else min(means)
@@ -149,7 +149,7 @@ def _after(outcome: Outcome) -> float:
 
 def _found(group: Sequence[Outcome]) -> list[str]:
     """Faults found of all (over the seeds), mean rows until the alarm, false alarms."""
-    reports = [r for o in group if (r := o.drift_report())]
+    reports = [r for o in group if (r := drift_report(o))]
     if not reports or not any(o.result.drifts for o in group):
         return ["-", "-", "-"]
     found = sum(r["found"] for r in reports)

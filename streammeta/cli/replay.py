@@ -72,6 +72,7 @@ def replay(
                 chunk=chunk,
                 name=name,
                 seed=seed,
+                score_from=card.score_from,
                 progress=lines(name),
             )
             outcome = Outcome(Job(name, scenario, seed, rows, chunk), card, result)
@@ -91,11 +92,15 @@ def replay(
 
 
 def _paced(stream: Scenario, pace: Pace) -> Iterator[Event]:
-    """The events, each not before it is due."""
+    """The events, each not before it is due: event time runs from the first event on."""
     begin = monotonic()
+    first: float | None = None
     for row, event in enumerate(stream.events()):
         if pace.kind != "max":
-            at = row if pace.kind == "rate" or event.ts is None else event.ts
+            at = float(row)
+            if pace.kind == "time" and event.ts is not None:
+                first = event.ts if first is None else first
+                at = event.ts - first
             wait = begin + at / pace.value - monotonic()
             if wait > 0:
                 sleep(wait)
@@ -108,14 +113,16 @@ def _announce(card: Card) -> None:
 
 
 def _drift_fields(outcome: Outcome) -> dict[str, object]:
-    return {"true_drifts": outcome.card.drifts, "drift_report": outcome.drift_report()}
+    from scenarios.bench import drift_report
+
+    return {"true_drifts": outcome.card.drifts, "drift_report": drift_report(outcome)}
 
 
 def _print_drifts(outcome: Outcome) -> None:
     """Each true drift with the alarm that found it (the first twenty), then the sum."""
-    from scenarios.bench import MAX_DELAY
+    from scenarios.bench import MAX_DELAY, drift_report
 
-    found = outcome.drift_report()
+    found = drift_report(outcome)
     if found is None:
         out().print(f"true drifts are unknown; alarms at rows {outcome.result.drifts}")
         return

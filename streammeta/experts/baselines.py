@@ -123,11 +123,32 @@ def losses(
     return float(prediction != truth), -math.log(max(p, FLOOR))
 
 
+class Follows:
+    """How often each class was the truth when ``given`` was the guess, counted over all keys.
+
+    p(class | given) = (1 + times) / (classes + all times of given), Laplace's rule.
+    """
+
+    def __init__(self) -> None:
+        self._classes: dict[Label, None] = {}
+        self._times: Counter[tuple[Label, Label]] = Counter()
+        self._given: Counter[Label] = Counter()
+
+    def of(self, given: Label) -> dict[Label, float]:
+        """The probability of every class seen so far."""
+        total = len(self._classes) + self._given[given]
+        return {c: (1 + self._times[given, c]) / total for c in self._classes}
+
+    def take(self, given: Label | None, truth: Label) -> None:
+        """The truth has arrived; ``given`` is ``None`` where there was no guess."""
+        if given is not None:
+            self._times[given, truth] += 1
+            self._given[given] += 1
+        self._classes[truth] = None
+
+
 class NoChange(Baseline):
     """Repeats the last label of the row's key that has arrived, with its transitions' frequencies.
-
-    The transitions are counted over all keys:
-    p(class | last) = (1 + transitions) / (classes + all transitions from last), Laplace's rule.
 
     >>> model = NoChange()
     >>> rows = [Event(str(i), {}, y) for i, y in enumerate("aab")]
@@ -138,23 +159,14 @@ class NoChange(Baseline):
     def __init__(self, chunk: int = 1) -> None:
         super().__init__("classification", chunk)
         self._last = LastLabels()
-        self._classes: dict[Label, None] = {}
-        self._follows: Counter[tuple[Label, Label]] = Counter()
-        self._left: Counter[Label] = Counter()
+        self._follows = Follows()
 
     def answer(self, x: Mapping[str, Value], key: str) -> Answer:
         last = self._last.of(key)
-        if last is None:
-            return None, None
-        total = len(self._classes) + self._left[last]
-        return last, {c: (1 + self._follows[last, c]) / total for c in self._classes}
+        return last, None if last is None else self._follows.of(last)
 
     def learn(self, x: Mapping[str, Value], y: Label, key: str) -> None:
-        last = self._last.of(key)
-        if last is not None:
-            self._follows[last, y] += 1
-            self._left[last] += 1
-        self._classes[y] = None
+        self._follows.take(self._last.of(key), y)
         self._last.take(key, y)
 
 
@@ -170,6 +182,60 @@ class LastValue(Baseline):
 
     def learn(self, x: Mapping[str, Value], y: Label, key: str) -> None:
         self._last.take(key, y)
+
+
+class Seasonal(Baseline):
+    """Repeats the label ``period`` rows before the asked one (the seasonal naive forecast).
+
+    Rows are counted within the row's key. Where that label has not arrived yet, the one a period
+    before it is repeated, and so on; a key whose first labels of that phase are still to come
+    gets its last label, as ``NoChange`` and ``LastValue`` do.
+    The answer is for the time the label speaks of: with labels from ``horizon`` rows ahead, that
+    of row t is repeated from the newest label of a row t - k * period that is known at t.
+
+    Memory: one label for each key and phase.
+
+    >>> model = Seasonal("classification", period=3)
+    >>> rows = [Event(str(i), {}, y) for i, y in enumerate("abcabd")]
+    >>> [o.prediction for o in model.observe(rows) if isinstance(o, Predicted)]
+    [None, 'a', 'b', 'a', 'b', 'c']
+    """
+
+    def __init__(self, task: str, period: int, chunk: int = 1) -> None:
+        super().__init__(task, chunk)
+        self._period = period
+        self._rows: Counter[str] = Counter()  # questions of each key
+        self._places: dict[str, int] = {}  # id of a waiting question -> its row within its key
+        self._newest: dict[tuple[str, int], tuple[int, Label]] = {}  # (key, phase) -> row, label
+        self._last = LastLabels()
+        self._follows = Follows()
+
+    def answer(self, x: Mapping[str, Value], key: str) -> Answer:
+        found = self._newest.get((key, self._rows[key] % self._period))
+        label = self._last.of(key) if found is None else found[1]
+        if label is None or self.task == "regression":
+            return label, None
+        return label, self._follows.of(label)
+
+    def learn(self, x: Mapping[str, Value], y: Label, key: str) -> None:
+        self._last.take(key, y)
+
+    def _ask(self, event: Event, outputs: list[Output]) -> None:
+        super()._ask(event, outputs)
+        if event.x is not None:
+            self._places[event.id] = self._rows[event.key]
+            self._rows[event.key] += 1
+
+    def _settle(self, event: Event, truth: Label, outputs: list[Output]) -> None:
+        super()._settle(event, truth, outputs)
+        scored = outputs[-1]
+        if not isinstance(scored, Scored):
+            return
+        self._follows.take(scored.prediction, truth)
+        row = self._places.pop(event.id)
+        phase = (scored.key, row % self._period)
+        if row > self._newest.get(phase, (-1, truth))[0]:
+            self._newest[phase] = row, truth
 
 
 class Majority(Baseline):

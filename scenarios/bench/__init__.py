@@ -1,0 +1,69 @@
+"""The bench: models x streams x seeds, each measured prequentially, several processes at once.
+
+A suite (``suite``) is a set of jobs; doing them (``jobs``) gives outcomes; what is kept of them is
+a book of records and paired comparisons (``book``, with ``statistics`` and ``recovery``), from
+which all tables (``tables``) and RESULTS.md (``results``) are made. ``journal`` lets an
+interrupted bench go on.
+"""
+
+from scenarios.bench.book import (
+    MAX_DELAY,
+    Book,
+    Done,
+    Pair,
+    Record,
+    compare,
+    drift_report,
+    finish,
+    interval_of,
+    read_book,
+)
+from scenarios.bench.jobs import (
+    Outcome,
+    check,
+    in_order,
+    main_score,
+    new_counter,
+    pool,
+    run_job,
+    run_jobs,
+    stop_now,
+)
+from scenarios.bench.journal import Journal
+from scenarios.bench.provenance import command_line, provenance
+from scenarios.bench.suite import Gate, Job, Suite, Summary
+from scenarios.bench.tables import leaderboard, spread, standard
+from scenarios.models import at_drift
+
+__all__ = [
+    "MAX_DELAY",
+    "Book",
+    "Done",
+    "Gate",
+    "Job",
+    "Journal",
+    "Outcome",
+    "Pair",
+    "Record",
+    "Suite",
+    "Summary",
+    "at_drift",
+    "check",
+    "command_line",
+    "compare",
+    "drift_report",
+    "finish",
+    "in_order",
+    "interval_of",
+    "leaderboard",
+    "main_score",
+    "new_counter",
+    "pool",
+    "provenance",
+    "read_book",
+    "run_job",
+    "run_jobs",
+    "spread",
+    "standard",
+    "stop_now",
+]

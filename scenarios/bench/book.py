@@ -1,0 +1,375 @@
+"""The book of a bench: one record per run, one comparison per model and stream.
+
+Everything that is shown (tables, gates, RESULTS.md) is made from the book alone, and the book is
+what ``--json`` writes: a table in the results can be had again from the file beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drift import evaluate as judge_alarms
+from scenarios.bench.jobs import Outcome
+from scenarios.bench.recovery import Recovery, recovery
+from scenarios.bench.statistics import Interval, bootstrap, student
+from scenarios.bench.suite import Suite
+from scenarios.scenario import Card
+from streammeta.errors import SourceError
+
+DEFAULT = "streammeta"  # the model that the others are compared with
+MAX_DELAY = 500  # rows after a drift in which an alarm counts as its detection
+ENOUGH_SEEDS = 3  # from here on the interval of a mean is that of the runs
+RUN, PAIR = "run", "paired"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One run: what a line of ``"kind": "run"`` holds.
+
+    ``interval`` is the 95 % interval of the main score by moving-block bootstrap over the rows.
+    ``asked`` is the job's own wish for rows and ``cap``; ``rows`` are those scored. ``provenance``
+    holds commit, versions and machine.
+    """
+
+    suite: str
+    stream: str
+    model: str
+    seed: int
+    chunk: int
+    rows: int
+    main: str
+    higher_is_better: bool
+    metric: dict[str, float | None]
+    interval: list[float] | None
+    events_per_second: float
+    seconds: float
+    peak_rss_mb: float
+    latency_us: dict[str, float]
+    drifts: list[int]
+    rejected: int
+    experts: dict[str, float | None]
+    drift_report: dict[str, Any] | None
+    recovery: dict[str, Any] | None
+    card: dict[str, Any]
+    provenance: dict[str, Any]
+    command: str
+    asked: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def score(self) -> float:
+        """The main score; nan where it is not defined."""
+        return self.value(self.main)
+
+    def value(self, name: str) -> float:
+        """The score called ``name``; nan where it is not defined."""
+        found = self.metric.get(name)
+        return float("nan") if found is None else found
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """``against`` minus ``model``, in loss: positive where ``against`` is better.
+
+    The losses of the same rows of the same seeds are subtracted; ``low`` and ``high`` bound the
+    95 % interval of the mean by moving-block bootstrap.
+    """
+
+    suite: str
+    stream: str
+    model: str
+    against: str
+    chunk: int
+    seeds: list[int]
+    rows: int
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """``win`` of ``against``, ``loss`` or ``draw`` where the interval holds 0."""
+        if self.low > 0.0:
+            return "win"
+        return "loss" if self.high < 0.0 else "draw"
+
+
+@dataclass(frozen=True)
+class Book:
+    """Records and pairs, in the order of the jobs."""
+
+    runs: Sequence[Record]
+    pairs: Sequence[Pair] = ()
+
+    @cached_property
+    def streams(self) -> list[str]:
+        """Every stream once."""
+        return list(dict.fromkeys(run.stream for run in self.runs))
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Every model once."""
+        return list(dict.fromkeys(run.model for run in self.runs))
+
+    def of(
+        self, *, stream: str | None = None, model: str | None = None, chunk: int | None = None
+    ) -> list[Record]:
+        """The runs that match what is given."""
+        return [
+            run
+            for run in self.runs
+            if (stream is None or run.stream == stream)
+            and (model is None or run.model == model)
+            and (chunk is None or run.chunk == chunk)
+        ]
+
+    def mean(self, model: str, stream: str) -> float:
+        """The main score of ``model`` on ``stream``, mean over seeds; nan where it did not run."""
+        runs = self.of(stream=stream, model=model)
+        return float(np.mean([run.score for run in runs])) if runs else float("nan")
+
+    def pair(self, model: str, stream: str, chunk: int = 1) -> Pair | None:
+        """How the default compares with ``model`` on ``stream``."""
+        wanted = (model, stream, chunk)
+        return next((p for p in self.pairs if (p.model, p.stream, p.chunk) == wanted), None)
+
+    def lines(self) -> Iterable[str]:
+        """The JSON lines of the book."""
+        for run in self.runs:
+            yield json.dumps({"kind": RUN, **asdict(run)})
+        for pair in self.pairs:
+            yield json.dumps({"kind": PAIR, **asdict(pair)})
+
+
+def read_book(path: Path) -> Book:
+    """The book in a file of JSON lines.
+
+    Raises:
+        SourceError: it cannot be read, or a line is none of a book's.
+    """
+    runs: list[Record] = []
+    pairs: list[Pair] = []
+    number = 0
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            number += 1
+            told = json.loads(line)
+            kind = told.pop("kind")
+            if kind == RUN:
+                runs.append(Record(**told))
+            elif kind == PAIR:
+                pairs.append(Pair(**told))
+            else:
+                raise ValueError(f"kind {kind!r}")
+    except OSError as fault:
+        raise SourceError(f"cannot read {path}: {fault.strerror or fault}") from fault
+    except (ValueError, TypeError, KeyError) as fault:
+        raise SourceError(f"{path} line {number}: no record of a bench ({fault})") from fault
+    return Book(runs, pairs)
+
+
+def interval_of(runs: Sequence[Record]) -> Interval:
+    """The mean main score over seeds with its 95 % interval.
+
+    From ``ENOUGH_SEEDS`` runs on by Student's t over the runs; below, the rows' bootstrap
+    intervals, combined as those of independent runs.
+    """
+    scores = [run.score for run in runs]
+    if len(runs) >= ENOUGH_SEEDS:
+        return student(scores)
+    centre = float(np.mean(scores))
+    bounds = [run.interval for run in runs if run.interval is not None]
+    if len(bounds) < len(runs) or not runs:
+        return Interval(centre, float("nan"), float("nan"))
+    half = float(np.sqrt(sum(((b[1] - b[0]) / 2.0) ** 2 for b in bounds))) / len(runs)
+    return Interval(centre, centre - half, centre + half)
+
+
+@dataclass(slots=True)
+class Done:
+    """A finished run: its record, and its losses ``(rows,)`` by row for comparisons."""
+
+    record: Record
+    rows: NDArray[np.int64]
+    losses: NDArray[np.float64]
+
+
+def finish(outcome: Outcome, suite: Suite, command: str) -> Done:
+    """What is kept of an outcome."""
+    from scenarios.bench.provenance import provenance
+
+    job, card, result = outcome.job, outcome.card, outcome.result
+    told = result.to_json()
+    rows = np.array(result.rows, np.int64)
+    losses = np.array(result.losses, np.float64)
+    order = np.argsort(rows, kind="stable")
+    rows, losses = rows[order], losses[order]
+    record = Record(
+        **{name: told[name] for name in _SAME},
+        suite=suite.name,
+        stream=job.stream,
+        main=result.scores.main,
+        higher_is_better=result.scores.higher_is_better,
+        interval=_interval(losses, result.scores.higher_is_better),
+        drift_report=drift_report(outcome),
+        recovery=_recovery(outcome, rows, losses),
+        card=_card(card),
+        provenance=provenance(),
+        command=command,
+        asked={"rows": job.rows, "cap": job.cap, "label_delay": job.label_delay},
+        extra=suite.extra(outcome) if suite.extra else {},
+        note=result.note,
+    )
+    return Done(record, rows, losses)
+
+
+_SAME = (  # fields of a record that a result's JSON has too
+    "model",
+    "seed",
+    "chunk",
+    "rows",
+    "metric",
+    "events_per_second",
+    "seconds",
+    "peak_rss_mb",
+    "latency_us",
+    "drifts",
+    "rejected",
+    "experts",
+)
+
+
+def compare(done: Sequence[Done], against: str = DEFAULT) -> list[Pair]:
+    """Every other model against the default, over the rows and seeds that both have."""
+    ours = {_place(d): d for d in done if d.record.model == against}
+    groups: dict[tuple[str, str, int], list[tuple[Done, Done]]] = {}
+    for d in done:
+        other = ours.get(_place(d))
+        if other is not None and d.record.model != against:
+            name = (d.record.stream, d.record.model, d.record.chunk)
+            groups.setdefault(name, []).append((other, d))
+    made = []
+    for (stream, model, chunk), both in groups.items():
+        series = [s for s in (_differences(mine, theirs) for mine, theirs in both) if len(s)]
+        if not series:
+            continue
+        value = bootstrap(series)
+        seeds = [theirs.record.seed for _, theirs in both]
+        rows = sum(len(s) for s in series)
+        suite = both[0][0].record.suite
+        figures = [round(v, 6) for v in value]
+        made.append(Pair(suite, stream, model, against, chunk, seeds, rows, *figures))
+    return made
+
+
+def _place(done: Done) -> tuple[str, int, int]:
+    return done.record.stream, done.record.seed, done.record.chunk
+
+
+def _differences(mine: Done, theirs: Done) -> NDArray[np.float64]:
+    """Their loss minus mine, on the rows that both have scored."""
+    _, i, j = np.intersect1d(mine.rows, theirs.rows, assume_unique=True, return_indices=True)
+    return theirs.losses[j] - mine.losses[i]
+
+
+def _interval(losses: NDArray[np.float64], higher_is_better: bool) -> list[float] | None:
+    if not len(losses):
+        return None
+    value = bootstrap([losses])
+    bounds = (1.0 - value.high, 1.0 - value.low) if higher_is_better else (value.low, value.high)
+    return [round(bound, 6) for bound in bounds]
+
+
+def drift_report(outcome: Outcome) -> dict[str, Any] | None:
+    """Alarms against the true drifts; ``None`` where the stream has no known ones.
+
+    Where keys drift on their own, each key's alarms are held against that key's drifts, in rows
+    of the key, and summed up.
+    """
+    card, result = outcome.card, outcome.result
+    if not card.drifts:
+        return None
+    if card.key_drifts:
+        counts = np.bincount(np.array(result.keys, np.int64), minlength=len(result.key_names))
+        asked = dict(zip(result.key_names, counts.tolist(), strict=True))
+        reports = [
+            judge_alarms(
+                result.key_alarms.get(key, []),
+                [(a, min(b, n - 1)) for a, b in card.key_drifts.get(key, ()) if a < n],
+                n,
+                MAX_DELAY,
+            )
+            for key, n in asked.items()
+        ]
+    else:
+        rows = max(card.rows, max(result.drifts, default=0) + 1)
+        reports = [judge_alarms(result.drifts, card.drifts, rows, MAX_DELAY)]
+    delays = [delay for report in reports for delay in report.delays]
+    return {
+        "found": sum(r.found for r in reports),
+        "missed": sum(r.missed for r in reports),
+        "false_alarms": sum(r.false_alarms for r in reports),
+        "mean_delay": sum(delays) / len(delays) if delays else None,
+        "max_delay": MAX_DELAY,
+    }
+
+
+def _recovery(
+    outcome: Outcome, rows: NDArray[np.int64], losses: NDArray[np.float64]
+) -> dict[str, Any] | None:
+    card, result = outcome.card, outcome.result
+    if not card.drifts or not len(rows):
+        return None
+    if not card.key_drifts:
+        whole = np.full(int(rows[-1]) + 1, np.nan)
+        whole[rows] = losses
+        first = int(rows[0])
+        found = _known(whole[first:], [(a - first, b - first) for a, b in card.drifts])
+        return _rounded(found) if found else None
+    keys = np.array(result.keys, np.int64)[rows]
+    parts = []
+    for number, key in enumerate(result.key_names):
+        mine = losses[keys == number]
+        part = _known(mine, card.key_drifts.get(key, ()))
+        if part is not None:
+            parts.append(part)
+    n = sum(p.drifts for p in parts)
+    if not n:
+        return None
+    rows_back = sum(p.drifts * p.rows for p in parts) / n
+    area = sum(p.drifts * p.area for p in parts) / n
+    return _rounded(Recovery(n, sum(p.recovered for p in parts), rows_back, area))
+
+
+def _rounded(found: Recovery) -> dict[str, Any]:
+    return {name: round(value, 4) for name, value in found._asdict().items()}
+
+
+def _known(losses: NDArray[np.float64], drifts: Sequence[tuple[int, int]]) -> Recovery | None:
+    """``recovery`` where a row without a label counts as the mean of all."""
+    gaps = np.isnan(losses)
+    if gaps.any():
+        losses = np.where(gaps, np.nanmean(losses), losses)
+    return recovery(losses, [(start, end) for start, end in drifts if start > 0])
+
+
+def _card(card: Card) -> dict[str, Any]:
+    """What the tables say of the stream."""
+    return {
+        "task": card.task,
+        "rows": card.rows,
+        "drifts": len(card.drifts),
+        "keys": len(card.key_drifts),
+        "ceiling": card.ceiling,
+        "best": card.best,
+        "checksum": card.checksum,
+    }

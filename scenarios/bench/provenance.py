@@ -1,0 +1,72 @@
+"""Where a number comes from: commit, versions, machine, command."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("streammeta", "torch", "river", "numpy", "numba")
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Commit of the code (``None`` outside a checkout), versions, and the kind of machine."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {"commit": _commit(), "versions": versions, "machine": machine()}
+
+
+@cache
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory in GiB and system: what timings hang on. No host's name."""
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def command_line() -> str:
+    """The command that is running, as it can be typed again."""
+    from shlex import join
+
+    return join(["streammeta", *sys.argv[1:]])
+
+
+def _commit() -> str | None:
+    folder = Path(__file__).resolve().parent
+    try:
+        git = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+        told = subprocess.run(git, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.stdout.strip() or None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> float | None:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+    return round(total / 2**30, 1)

@@ -1,0 +1,125 @@
+"""A suite: models x streams x seeds, what is shown of them, and what it must keep to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from streammeta.report import Line
+
+if TYPE_CHECKING:
+    from scenarios.bench.book import Book
+    from scenarios.bench.jobs import Outcome
+
+QUICK_ROWS = 3_000
+QUICK_SEEDS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model on one stream with one seed; ``rows`` None means all of them.
+
+    ``rows`` is asked of the scenario, whose drifts may move with it; ``cap`` breaks the same
+    stream off after so many questions, for models too slow to see all of it. In a model's name
+    ``@drift`` stands for the true drifts and ``@split`` for the warm-up of the stream's card.
+    """
+
+    model: str
+    stream: str
+    seed: int
+    rows: int | None = None
+    chunk: int = 1
+    overrides: tuple[tuple[str, Any], ...] = ()  # fields of ModelConfig, for the default's variants
+    label_delay: int = 0  # rows by which labels come later
+    cap: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One table of a summary, and perhaps a picture; ``note`` stands below the table.
+
+    ``detail`` marks a table of one stream among many, which a page may fold away.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    lines: Sequence[Line] = ()
+    x_label: str = ""
+    y_label: str = ""
+    detail: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One claim that a suite must keep: ``text`` with its figure, and whether it holds."""
+
+    text: str
+    ok: bool
+
+
+def always(stream: str) -> str:
+    """Nothing is missing for ``stream``."""
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A named set of jobs; ``minutes`` is the wall time with one process, roughly.
+
+    ``about`` is what a reader of the results should know, in Markdown. ``unavailable`` says why a
+    stream cannot be had on this machine, or nothing. ``caps`` maps the beginnings of names of
+    slow models to the number of questions after which they stop; they run one seed.
+    ``extra`` adds figures of the suite's own to the record of a run. ``summarise`` turns the book
+    of all records into tables (without one: the leaderboards), ``gates`` into claims that
+    ``bench --check`` holds the suite to; one that the book cannot answer, because a model was
+    left out, does not hold.
+    """
+
+    name: str
+    summary: str
+    minutes: float
+    streams: tuple[str, ...]
+    models: tuple[str, ...]
+    seeds: tuple[int, ...]
+    summarise: Callable[[Book], list[Summary]] | None = None
+    rows: int | None = None  # of each stream; None: as many as it has
+    quick_rows: int = QUICK_ROWS
+    unavailable: Callable[[str], str] = field(default=always)
+    overrides: tuple[tuple[str, Any], ...] = ()  # fields of ModelConfig, for the default's variants
+    gates: Callable[[Book], list[Gate]] | None = None
+    extra: Callable[[Outcome], dict[str, Any]] | None = None
+    chunks: tuple[int, ...] = (1,)
+    caps: tuple[tuple[str, int], ...] = ()
+    about: str = ""
+
+    def jobs(
+        self,
+        *,
+        models: Sequence[str] = (),
+        seeds: int | None = None,
+        quick: bool = False,
+        rows: int | None = None,
+    ) -> list[Job]:
+        """The jobs of this suite, without streams that are not available here.
+
+        ``rows`` of each stream; ``quick`` takes few of them and one seed.
+        """
+        numbers = self.seeds if seeds is None else tuple(range(seeds))
+        if quick:
+            numbers = numbers[:QUICK_SEEDS]
+        rows = rows or (self.quick_rows if quick else self.rows)
+        return [
+            Job(model, stream, seed, rows, chunk, self.overrides, cap=self._cap(model))
+            for stream in self.streams
+            if not self.unavailable(stream)
+            for chunk in self.chunks
+            for seed in numbers
+            for model in (models or self.models)
+            if not (self._cap(model) and seed != numbers[0])
+        ]
+
+    def _cap(self, model: str) -> int | None:
+        return next((cap for start, cap in self.caps if model.startswith(start)), None)

@@ -1,0 +1,1 @@
+"""Many streams in one, told apart by ``Event.key``: they share structure and drift on their own."""

@@ -1,0 +1,44 @@
+"""Forecasts 1, 24 and 48 rows ahead, nothing learned before its row: MAE on the last 75 %."""
+
+from __future__ import annotations
+
+from scenarios.bench import Suite
+from scenarios.open_stream import available
+
+ETTH1 = "forecast:etth1@"
+
+
+def unavailable(stream: str) -> str:
+    """Why ``stream`` cannot be had here; only the recorded transformer needs a file."""
+    if stream.startswith(ETTH1) and not available("open:etth1"):
+        return "needs STREAMMETA_DATA, a folder with etth1.csv.gz in it"
+    return ""
+
+
+SUITE = Suite(
+    name="forecast",
+    summary="forecasts 1, 24 and 48 rows ahead without a leak, split 20:5:75",
+    minutes=8,
+    streams=(
+        "forecast:etth1@1",
+        "forecast:etth1@24",
+        "forecast:etth1@48",
+        "forecast:WaterFlow@1",
+        "forecast:WaterFlow@24",
+        "forecast:regimes@1",
+        "forecast:regimes@24",
+        "forecast:regimes@48",
+    ),
+    models=(
+        "streammeta",
+        "no_change",
+        "seasonal@24",
+        "ridge@split",
+        "dlinear@split",
+        "ogd@split",
+        "river.linear",
+        "sgd@0.01",
+    ),
+    seeds=(0, 1, 2),
+    unavailable=unavailable,
+)

@@ -1,0 +1,49 @@
+"""The classification data sets that come with River, and those in its data folder."""
+
+from __future__ import annotations
+
+from scenarios.bench import Suite
+from scenarios.open_stream import available
+from scenarios.suites.open_streams import SLOW
+
+ABOUT = """
+Phishing, Bananas, ImageSegments and Shuttle come with River; Elec2 and Insects need to be
+downloaded once into River's data folder and are left out where they are not.
+"""
+
+
+def missing(stream: str) -> str:
+    """Why River's copy of ``stream`` cannot be had, or nothing."""
+    return "" if available(stream) else "not in River's data folder"
+
+
+SUITE = Suite(
+    name="river",
+    summary="River's own classification data sets",
+    minutes=20,
+    streams=(
+        "river:Phishing",
+        "river:Bananas",
+        "river:ImageSegments",
+        "river:Shuttle",
+        "river:Elec2",
+        "river:Insects",
+    ),
+    models=(
+        "streammeta",
+        "no_change",
+        "majority",
+        "sgd@best",
+        "river.nb",
+        "river.logistic",
+        "river.hat",
+        "river.knn",
+        "river.arf",
+        "river.srp",
+        "river.levbag",
+    ),
+    seeds=(0,),
+    unavailable=missing,
+    caps=SLOW,
+    about=ABOUT,
+)
