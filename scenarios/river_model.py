@@ -48,7 +48,10 @@ NAMES: dict[str, Entry] = {
     "hat": Entry("river.tree", "HoeffdingAdaptiveTreeClassifier", "HoeffdingAdaptiveTreeRegressor"),
     "hoeffding": Entry("river.tree", "HoeffdingTreeClassifier", "HoeffdingTreeRegressor"),
     "efdt": Entry("river.tree", "ExtremelyFastDecisionTreeClassifier", None),
-    "logistic": Entry("river.linear_model", "LogisticRegression", None, "scaled", one_vs_rest=True),
+    "logistic": Entry("scenarios.logistic", "Logistic", None, "scaled"),
+    "one_vs_rest": Entry(
+        "river.linear_model", "LogisticRegression", None, "scaled", one_vs_rest=True
+    ),
     "softmax": Entry("river.linear_model", "SoftmaxRegression", None, "scaled"),
     "perceptron": Entry("river.linear_model", "Perceptron", None, "scaled", one_vs_rest=True),
     "linear": Entry("river.linear_model", None, "LinearRegression", "scaled"),

@@ -347,7 +347,11 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "river.logistic": (
             "scenarios.models:river",
-            "logistic regression, one per class; classes",
+            "logistic regression, multinomial from three classes on; classes",
+        ),
+        "river.one_vs_rest": (
+            "scenarios.models:river",
+            "logistic regressions, one per class; classes",
         ),
         "river.softmax": (
             "scenarios.models:river",

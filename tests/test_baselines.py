@@ -306,3 +306,24 @@ def test_river_classes_are_found_with_and_without_rivers_name() -> None:
     for name in ("river.tree:HoeffdingTreeClassifier", "river.river.tree:HoeffdingTreeClassifier"):
         made = build(name, task="classification")
         assert type(made.estimator).__name__ == "HoeffdingTreeClassifier"  # type: ignore[attr-defined]
+
+
+def test_logistic_regression_is_rivers_own_for_two_classes_and_for_more() -> None:
+    from river.linear_model import LogisticRegression, SoftmaxRegression
+
+    from scenarios.logistic import Logistic
+
+    ours, two, more = Logistic(), LogisticRegression(), SoftmaxRegression()
+    rows = [({"a": t % 7 / 7.0, "b": t % 3 / 3.0}, t % 7 > 3) for t in range(200)]
+    for x, y in rows:
+        ours.learn_one(dict(x), y)
+        two.learn_one(dict(x), y)
+    share = ours.predict_proba_one({"a": 0.9, "b": 0.1})[True]
+    assert share == pytest.approx(two.predict_proba_one({"a": 0.9, "b": 0.1})[True], abs=0.02)
+    for t in range(200):  # a third class: from here on it is softmax regression, from scratch
+        x = {"a": t % 7 / 7.0, "b": t % 3 / 3.0}
+        ours.learn_one(dict(x), "third" if t % 2 == 0 else False)
+        more.learn_one(dict(x), "third" if t % 2 == 0 else False)
+    assert ours.predict_proba_one({"a": 0.5, "b": 0.5}) == pytest.approx(
+        more.predict_proba_one({"a": 0.5, "b": 0.5})
+    )

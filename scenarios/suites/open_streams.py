@@ -43,6 +43,7 @@ SUITE = Suite(
         "sgd@best",
         "river.hat",
         "river.logistic",
+        "river.one_vs_rest",
         "river.nb",
         "river.arf",
         "river.srp",
