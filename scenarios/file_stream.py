@@ -158,6 +158,7 @@ class FileStream(Scenario):
             source=fact.source if fact else str(self.path),
             licence=fact.licence if fact else NOT_STATED,
             checksum=sha256(self.path),
+            fixed=True,
         )
 
     def events(self) -> Iterator[Event]:

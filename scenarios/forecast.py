@@ -98,6 +98,7 @@ class ForecastStream(Scenario):
             source=table.source,
             licence=table.licence,
             checksum=table.checksum,
+            fixed=bool(table.checksum),  # of a file; a generated series has none
         )
 
     def events(self) -> Iterator[Event]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from math import ceil
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -51,7 +52,7 @@ class Latency:
         if not seconds:
             return cls(0.0, 0.0, 0.0)
         ranked = sorted(seconds)
-        p50, p99 = (ranked[min(len(ranked) - 1, int(q * len(ranked)))] for q in (0.5, 0.99))
+        p50, p99 = (ranked[max(0, ceil(q * len(ranked)) - 1)] for q in (0.5, 0.99))
         return cls(*(round(value * 1e6, 1) for value in (p50, p99, ranked[-1])))
 
 
@@ -64,7 +65,8 @@ class Result:
     ``key_rows[row]`` say which key a question belongs to (a number, in order of appearance) and
     how many questions that key had before. ``drifts`` are rows with an alarm, ``key_alarms`` the
     same counted in rows of the alarm's key. ``peak_rss_mb`` is the most memory the process held
-    meanwhile, where the system can tell, or else ever.
+    meanwhile, where the system can tell, or else ever; ``growth_mb`` is that above what it
+    held at the start. ``events`` counts questions. ``watches``: the model may raise alarms.
     """
 
     model: str
@@ -75,6 +77,8 @@ class Result:
     seconds: float = 0.0
     events: int = 0
     peak_rss_mb: float = 0.0
+    growth_mb: float = 0.0
+    watches: bool = False
     latency: Latency = field(default_factory=lambda: Latency(0.0, 0.0, 0.0))
     drifts: list[int] = field(default_factory=list)
     experts: dict[str, float] = field(default_factory=dict)
@@ -103,6 +107,7 @@ class Result:
             "events_per_second": round(self.events / self.seconds, 1) if self.seconds else 0.0,
             "seconds": round(self.seconds, 3),
             "peak_rss_mb": round(self.peak_rss_mb, 1),
+            "growth_mb": round(self.growth_mb, 1),
             "drifts": self.drifts,
             "experts": {name: _finite(value) for name, value in self.experts.items()},
             "latency_us": {name: getattr(self.latency, name) for name in ("p50", "p99", "max")},
@@ -135,22 +140,25 @@ def prequential(
     chunk = chunk or int(_trait(model, "chunk"))
     scores = scores_for(task, start=score_from)
     result = Result(name or type(model).__name__, seed, chunk, task, scores)
+    result.watches = getattr(getattr(model, "config", None), "on_drift", "ignore") != "ignore"
     record = _Recorder(result, score_from)
     waits: array[float] = array("d")
     source = iter(events)
     forget_peak()
+    held = peak_rss_mb()
     while batch := list(islice(source, chunk)):
         start = perf_counter()
         outputs = model.observe(batch)
         outputs += model.replay()
         waits.append(perf_counter() - start)
-        result.events += len(batch)
+        result.events += sum(event.x is not None for event in batch)
         record(outputs)
         if progress is not None:
             progress(result.scores.n, result.scores, len(result.drifts))
     result.seconds = sum(waits)
     result.latency = Latency.of(waits)
     result.peak_rss_mb = peak_rss_mb()
+    result.growth_mb = max(0.0, result.peak_rss_mb - held)
     record.close()
     return result
 

@@ -48,6 +48,7 @@ class RiverStream(Scenario):
             source=getattr(self._data, "url", f"bundled with River: {path.name}"),
             licence=NOT_STATED,
             checksum=sha256(path) if path.is_file() else "",
+            fixed=True,
         )
 
     def events(self) -> Iterator[Event]:

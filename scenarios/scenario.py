@@ -43,6 +43,7 @@ class Card:
     to those before ``train_until`` and chooses its settings on the others of them.
     ``announcements`` maps a row to the line that a live run shows when that row passes.
 
+    ``fixed``: the rows are the same for every seed, as those of recorded data are.
     ``source``, ``licence`` and ``checksum`` (SHA-256 of the file) belong to recorded data.
     """
 
@@ -60,6 +61,7 @@ class Card:
     key_drifts: Mapping[str, tuple[Span, ...]] = field(default_factory=dict)
     score_from: int = 0
     train_until: int = 0
+    fixed: bool = False
     source: str = ""
     licence: str = ""
     checksum: str = ""
@@ -78,10 +80,15 @@ class Scenario(ABC):
     def events(self) -> Iterator[Event]:
         """Questions with their label, ids ``name:0:row``, event time one second per row."""
         for row, (x, y) in enumerate(islice(self.pairs(), self.card.rows)):
-            yield Event(f"{self.card.name}:0:{row}", x, y, ts=float(row))
+            yield Event(f"{self._origin}:0:{row}", x, y, ts=float(row))
 
     def __iter__(self) -> Iterator[tuple[dict[str, Value], Label]]:
         return islice(self.pairs(), self.card.rows)
+
+    @property
+    def _origin(self) -> str:
+        """What the ids begin with."""
+        return self.card.name
 
     def __or__(self, transform: Transform) -> Scenario:
         return transform.apply(self)

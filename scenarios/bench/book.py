@@ -9,24 +9,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drift import Report
 from drift import evaluate as judge_alarms
 from scenarios.bench.jobs import Outcome
 from scenarios.bench.recovery import Recovery, recovery
 from scenarios.bench.statistics import Interval, bootstrap, student
 from scenarios.bench.suite import Suite
-from scenarios.scenario import Card
+from scenarios.scenario import Card, Span
 from streammeta.errors import SourceError
 
 DEFAULT = "streammeta"  # the model that the others are compared with
 MAX_DELAY = 500  # rows after a drift in which an alarm counts as its detection
 ENOUGH_SEEDS = 3  # from here on the interval of a mean is that of the runs
+ENOUGH_ROWS = 30  # with fewer there is no interval
 RUN, PAIR = "run", "paired"
 
 
@@ -35,8 +37,9 @@ class Record:
     """One run: what a line of ``"kind": "run"`` holds.
 
     ``interval`` is the 95 % interval of the main score by moving-block bootstrap over the rows.
-    ``asked`` is the job's own wish for rows and ``cap``; ``rows`` are those scored. ``provenance``
-    holds commit, versions and machine.
+    ``watches`` says whether the model could raise alarms at all; ``growth_mb`` is the peak of
+    memory above what the process held before. ``asked`` is the job's own wish for rows, ``cap``
+    and delay; ``rows`` are those scored. ``provenance`` holds commit, versions and machine.
     """
 
     suite: str
@@ -52,8 +55,10 @@ class Record:
     events_per_second: float
     seconds: float
     peak_rss_mb: float
+    growth_mb: float
     latency_us: dict[str, float]
     drifts: list[int]
+    watches: bool
     rejected: int
     experts: dict[str, float | None]
     drift_report: dict[str, Any] | None
@@ -81,7 +86,9 @@ class Pair:
     """``against`` minus ``model``, in loss: positive where ``against`` is better.
 
     The losses of the same rows of the same seeds are subtracted; ``low`` and ``high`` bound the
-    95 % interval of the mean by moving-block bootstrap.
+    95 % interval of the mean: Student's t over the seeds' means from ``ENOUGH_SEEDS`` on, else
+    moving-block bootstrap over the rows. Where the rows are the same for every seed, they are
+    averaged over the seeds first: more seeds make no more rows.
     """
 
     suite: str
@@ -145,9 +152,9 @@ class Book:
     def lines(self) -> Iterable[str]:
         """The JSON lines of the book."""
         for run in self.runs:
-            yield json.dumps({"kind": RUN, **asdict(run)})
+            yield json.dumps({"kind": RUN, **asdict(run)}, allow_nan=False)
         for pair in self.pairs:
-            yield json.dumps({"kind": PAIR, **asdict(pair)})
+            yield json.dumps({"kind": PAIR, **asdict(pair)}, allow_nan=False)
 
 
 def read_book(path: Path) -> Book:
@@ -178,20 +185,22 @@ def read_book(path: Path) -> Book:
 
 
 def interval_of(runs: Sequence[Record]) -> Interval:
-    """The mean main score over seeds with its 95 % interval.
-
-    From ``ENOUGH_SEEDS`` runs on by Student's t over the runs; below, the rows' bootstrap
-    intervals, combined as those of independent runs.
-    """
+    """The mean main score over seeds with its 95 % interval, as ``Pair`` has it for differences."""
     scores = [run.score for run in runs]
-    if len(runs) >= ENOUGH_SEEDS:
-        return student(scores)
     centre = float(np.mean(scores))
-    bounds = [run.interval for run in runs if run.interval is not None]
-    if len(bounds) < len(runs) or not runs:
+    same_rows = bool(runs[0].card["fixed"])
+    if len(runs) >= ENOUGH_SEEDS and not same_rows:
+        return student(scores)
+    sides = [
+        (run.score - run.interval[0], run.interval[1] - run.score) for run in runs if run.interval
+    ]
+    if len(sides) < len(runs):
         return Interval(centre, float("nan"), float("nan"))
-    half = float(np.sqrt(sum(((b[1] - b[0]) / 2.0) ** 2 for b in bounds))) / len(runs)
-    return Interval(centre, centre - half, centre + half)
+    below, above = np.array(sides).T
+    if same_rows:
+        return Interval(centre, centre - float(below.mean()), centre + float(above.mean()))
+    low, high = (float(np.sqrt((side**2).sum())) / len(runs) for side in (below, above))
+    return Interval(centre, centre - low, centre + high)
 
 
 @dataclass(slots=True)
@@ -220,6 +229,7 @@ def finish(outcome: Outcome, suite: Suite, command: str) -> Done:
         main=result.scores.main,
         higher_is_better=result.scores.higher_is_better,
         interval=_interval(losses, result.scores.higher_is_better),
+        watches=result.watches,
         drift_report=drift_report(outcome),
         recovery=_recovery(outcome, rows, losses),
         card=_card(card),
@@ -241,6 +251,7 @@ _SAME = (  # fields of a record that a result's JSON has too
     "events_per_second",
     "seconds",
     "peak_rss_mb",
+    "growth_mb",
     "latency_us",
     "drifts",
     "rejected",
@@ -259,32 +270,52 @@ def compare(done: Sequence[Done], against: str = DEFAULT) -> list[Pair]:
             groups.setdefault(name, []).append((other, d))
     made = []
     for (stream, model, chunk), both in groups.items():
-        series = [s for s in (_differences(mine, theirs) for mine, theirs in both) if len(s)]
-        if not series:
+        series = [_differences(mine, theirs) for mine, theirs in both]
+        if min(len(values) for values, _ in series) < ENOUGH_ROWS:
             continue
-        value = bootstrap(series)
+        first = both[0][0].record
+        fixed = bool(first.card["fixed"])
+        value = _mean_difference(series, fixed)
         seeds = [theirs.record.seed for _, theirs in both]
-        rows = sum(len(s) for s in series)
-        suite = both[0][0].record.suite
+        counts = [len(values) for values, _ in series]
+        rows = min(counts) if fixed else sum(counts)
         figures = [round(v, 6) for v in value]
-        made.append(Pair(suite, stream, model, against, chunk, seeds, rows, *figures))
+        made.append(Pair(first.suite, stream, model, against, chunk, seeds, rows, *figures))
     return made
+
+
+Series = tuple[NDArray[np.float64], NDArray[np.int64]]  # differences, and their rows
+
+
+def _mean_difference(series: Sequence[Series], same_rows: bool) -> Interval:
+    if same_rows:
+        common = reduce(np.intersect1d, (rows for _, rows in series))
+        return bootstrap(
+            np.mean([values[np.isin(rows, common)] for values, rows in series], axis=0)
+        )
+    if len(series) >= ENOUGH_SEEDS:
+        return student([float(values.mean()) for values, _ in series])
+    parts = [bootstrap(values) for values, _ in series]
+    centre = float(np.mean([part.mean for part in parts]))
+    low = np.sqrt(sum((part.mean - part.low) ** 2 for part in parts)) / len(parts)
+    high = np.sqrt(sum((part.high - part.mean) ** 2 for part in parts)) / len(parts)
+    return Interval(centre, centre - float(low), centre + float(high))
 
 
 def _place(done: Done) -> tuple[str, int, int]:
     return done.record.stream, done.record.seed, done.record.chunk
 
 
-def _differences(mine: Done, theirs: Done) -> NDArray[np.float64]:
+def _differences(mine: Done, theirs: Done) -> Series:
     """Their loss minus mine, on the rows that both have scored."""
-    _, i, j = np.intersect1d(mine.rows, theirs.rows, assume_unique=True, return_indices=True)
-    return theirs.losses[j] - mine.losses[i]
+    rows, i, j = np.intersect1d(mine.rows, theirs.rows, assume_unique=True, return_indices=True)
+    return theirs.losses[j] - mine.losses[i], rows
 
 
 def _interval(losses: NDArray[np.float64], higher_is_better: bool) -> list[float] | None:
-    if not len(losses):
+    if len(losses) < ENOUGH_ROWS:
         return None
-    value = bootstrap([losses])
+    value = bootstrap(losses)
     bounds = (1.0 - value.high, 1.0 - value.low) if higher_is_better else (value.low, value.high)
     return [round(bound, 6) for bound in bounds]
 
@@ -302,17 +333,11 @@ def drift_report(outcome: Outcome) -> dict[str, Any] | None:
         counts = np.bincount(np.array(result.keys, np.int64), minlength=len(result.key_names))
         asked = dict(zip(result.key_names, counts.tolist(), strict=True))
         reports = [
-            judge_alarms(
-                result.key_alarms.get(key, []),
-                [(a, min(b, n - 1)) for a, b in card.key_drifts.get(key, ()) if a < n],
-                n,
-                MAX_DELAY,
-            )
+            _judge(result.key_alarms.get(key, []), card.key_drifts.get(key, ()), n)
             for key, n in asked.items()
         ]
     else:
-        rows = max(card.rows, max(result.drifts, default=0) + 1)
-        reports = [judge_alarms(result.drifts, card.drifts, rows, MAX_DELAY)]
+        reports = [_judge(result.drifts, card.drifts, len(result.keys))]
     delays = [delay for report in reports for delay in report.delays]
     return {
         "found": sum(r.found for r in reports),
@@ -321,6 +346,12 @@ def drift_report(outcome: Outcome) -> dict[str, Any] | None:
         "mean_delay": sum(delays) / len(delays) if delays else None,
         "max_delay": MAX_DELAY,
     }
+
+
+def _judge(alarms: Sequence[int], drifts: Sequence[Span], rows: int) -> Report:
+    """Alarms against the drifts within the rows that were asked."""
+    seen = [(start, min(end, rows - 1)) for start, end in drifts if start < rows]
+    return judge_alarms(alarms, seen, rows, MAX_DELAY)
 
 
 def _recovery(
@@ -335,10 +366,13 @@ def _recovery(
         first = int(rows[0])
         found = _known(whole[first:], [(a - first, b - first) for a, b in card.drifts])
         return _rounded(found) if found else None
-    keys = np.array(result.keys, np.int64)[rows]
+    keys = np.array(result.keys, np.int64)
+    places = np.array(result.key_rows, np.int64)
     parts = []
     for number, key in enumerate(result.key_names):
-        mine = losses[keys == number]
+        mine = np.full(int((keys == number).sum()), np.nan)
+        scored = keys[rows] == number
+        mine[places[rows[scored]]] = losses[scored]
         part = _known(mine, card.key_drifts.get(key, ()))
         if part is not None:
             parts.append(part)
@@ -357,6 +391,8 @@ def _rounded(found: Recovery) -> dict[str, Any]:
 def _known(losses: NDArray[np.float64], drifts: Sequence[tuple[int, int]]) -> Recovery | None:
     """``recovery`` where a row without a label counts as the mean of all."""
     gaps = np.isnan(losses)
+    if gaps.all():
+        return None
     if gaps.any():
         losses = np.where(gaps, np.nanmean(losses), losses)
     return recovery(losses, [(start, end) for start, end in drifts if start > 0])
@@ -369,6 +405,7 @@ def _card(card: Card) -> dict[str, Any]:
         "rows": card.rows,
         "drifts": len(card.drifts),
         "keys": len(card.key_drifts),
+        "fixed": card.fixed,
         "ceiling": card.ceiling,
         "best": card.best,
         "checksum": card.checksum,

@@ -24,8 +24,8 @@ class Interval(NamedTuple):
 
     @property
     def half(self) -> float:
-        """Half the width."""
-        return (self.high - self.low) / 2.0
+        """The distance from the mean to the farther bound."""
+        return max(self.high - self.mean, self.mean - self.low)
 
 
 def block_length(rows: int) -> int:
@@ -46,7 +46,8 @@ def bootstrap_means(
     """Means of ``resamples`` moving-block resamples of a series ``(n,)`` (Künsch 1989).
 
     Blocks of ``block_length(n)`` consecutive values are drawn with replacement, so that the
-    dependence between neighbours stays in.
+    dependence between neighbours stays in; the series is closed to a circle, so that its ends
+    weigh as much as its middle (Politis & Romano 1992).
 
     Raises:
         ValueError: ``values`` is empty.
@@ -55,28 +56,25 @@ def bootstrap_means(
     if n == 0:
         raise ValueError("no values to resample")
     block = min(block_length(n), n)
-    sums = np.concatenate(([0.0], np.cumsum(values)))
+    sums = np.concatenate(([0.0], np.cumsum(np.concatenate([values, values[: block - 1]]))))
     blocks = sums[block:] - sums[:-block]
     count = max(1, round(n / block))
     rng = np.random.default_rng([seed, n])
     drawn = np.empty(resamples)
     for i in range(resamples):
-        drawn[i] = blocks[rng.integers(0, len(blocks), count)].sum() / (count * block)
+        drawn[i] = blocks[rng.integers(0, n, count)].sum() / (count * block)
     return drawn
 
 
-def bootstrap(series: Sequence[NDArray[np.float64]]) -> Interval:
-    """The mean over independent series (one per seed) and its 95 % interval.
+def bootstrap(values: NDArray[np.float64]) -> Interval:
+    """The mean of a series ``(n,)`` and its 95 % interval, between quantiles of the resamples.
 
-    Each series is resampled on its own; the mean of a resample is the mean of the series' means.
-
-    >>> bootstrap([np.zeros(50), np.ones(50)])
-    Interval(mean=0.5, low=0.5, high=0.5)
+    >>> bootstrap(np.ones(50))
+    Interval(mean=1.0, low=1.0, high=1.0)
     """
-    drawn = np.mean([bootstrap_means(s, seed=_SEED + i) for i, s in enumerate(series)], axis=0)
     tail = 100.0 * (1.0 - CONFIDENCE) / 2.0
-    low, high = np.percentile(drawn, [tail, 100.0 - tail])
-    return Interval(float(np.mean([s.mean() for s in series])), float(low), float(high))
+    low, high = np.percentile(bootstrap_means(values), [tail, 100.0 - tail])
+    return Interval(float(values.mean()), float(low), float(high))
 
 
 def student(values: Sequence[float]) -> Interval:

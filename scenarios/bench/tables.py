@@ -11,8 +11,8 @@ from scenarios.bench.suite import Summary
 
 FEW, SHORT = 8, 17  # streams, and characters of a name, up to which columns bear names
 INTERVALS = (
-    "± is half the 95 % interval of the mean: Student's t over the seeds from "
-    f"{ENOUGH_SEEDS} on, else moving-block bootstrap over the rows"
+    "± is the 95 % interval of the mean (its farther side): Student's t over the seeds from "
+    f"{ENOUGH_SEEDS} on where each has rows of its own, else moving-block bootstrap over the rows"
 )
 
 
@@ -50,7 +50,7 @@ def _row(book: Book, runs: Sequence[Record], names: Sequence[str], known: bool) 
         _model(runs),
         plus_minus(runs),
         *(f"{mean(run.value(name) for run in runs):.4f}" for name in names[1:]),
-        f"{signed(pair.difference)} ± {(pair.high - pair.low) / 2.0:.4f}" if pair else "",
+        f"{signed(pair.difference)} [{signed(pair.low)}, {signed(pair.high)}]" if pair else "",
         *(_drift_cells(runs) if known else [f"{mean(len(r.drifts) for r in runs):.1f}"]),
         f"{mean(run.events_per_second for run in runs):,.0f}",
     ]
@@ -66,14 +66,14 @@ def _model(runs: Sequence[Record]) -> str:
 
 
 def _drift_cells(runs: Sequence[Record]) -> list[str]:
-    """Drifts found, false alarms, rows to recover, loss that a drift cost: means over seeds."""
+    """Drifts found and false alarms, summed over seeds; rows to recover and loss, their means."""
     reports = [run.drift_report for run in runs if run.drift_report]
     back = [run.recovery for run in runs if run.recovery]
     found, false = "-", "-"
-    if any(run.drifts for run in runs):
-        true = reports[0]["found"] + reports[0]["missed"]
-        found = f"{mean(r['found'] for r in reports):.1f} of {true}"
-        false = f"{mean(r['false_alarms'] for r in reports):.1f}"
+    if reports and any(run.watches for run in runs):
+        hits = sum(report["found"] for report in reports)
+        found = f"{hits} of {hits + sum(report['missed'] for report in reports)}"
+        false = f"{sum(report['false_alarms'] for report in reports)}"
     if not back:
         return [found, false, "-", "-"]
     late = sum(r["drifts"] - r["recovered"] for r in back)
@@ -90,7 +90,7 @@ def glance(book: Book) -> Summary:
         [model, *(_cell(book.mean(model, stream), percent) for stream in book.streams)]
         for model in book.models
     ]
-    best = [book.of(stream=stream)[0].card["best"] for stream in book.streams]
+    best = [_best(book.of(stream=stream)) for stream in book.streams]
     rows.append(["best possible", *("-" if b is None else _cell(b, percent) for b in best)])
     short = [stream.partition(":")[2] or stream for stream in book.streams]
     notes = [_capped(book)]
@@ -101,6 +101,11 @@ def glance(book: Book) -> Summary:
     unit = ", %" if percent else ""
     title = f"{first.main}{unit}: every model on every stream"
     return Summary(title, ["model", *short], rows, "; ".join(filter(None, notes)))
+
+
+def _best(runs: Sequence[Record]) -> float | None:
+    known = [run.card["best"] for run in runs if run.card["best"] is not None]
+    return mean(known) if known else None
 
 
 def _cell(value: float, percent: bool) -> str:
@@ -129,7 +134,7 @@ def standings(book: Book) -> list[Summary]:
     note = (
         f"mean ranks over {len(complete)} streams that lie less than {difference:.2f} apart do not "
         f"differ at 5 % (Nemenyi); a stream is won or lost where the 95 % interval of the "
-        f"difference per row (moving-block bootstrap) leaves out 0"
+        f"difference over the same rows leaves out 0"
     )
     head = ["model", "mean rank", f"{DEFAULT} wins", "draws", "losses"]
     return [Summary(f"ranks, and how {DEFAULT} stands against each", head, rows, note)]
@@ -171,6 +176,7 @@ def speed(book: Book) -> list[Summary]:
                 f"{run.events_per_second:,.0f}",
                 *(f"{latency[name]:,.0f}" for name in ("p50", "p99", "max")),
                 f"{run.peak_rss_mb:,.0f}",
+                f"{run.growth_mb:,.0f}",
                 f"{run.score:.4f}",
             ]
         )
@@ -187,7 +193,8 @@ def speed(book: Book) -> list[Summary]:
     ]
     note = (
         "predict and learn, one process, one thread; latency is that of a whole chunk; peak MB is "
-        "the process while the model ran, interpreter and libraries included"
+        "the process while the model ran, interpreter and libraries included; of it new: above "
+        "what it held before the run"
     )
     return [Summary("speed", head, rows, note)]
 
@@ -240,12 +247,13 @@ def _note(runs: Sequence[Record], known: bool, first: bool) -> str:
         return best
     parts = [
         INTERVALS,
-        f"{DEFAULT} gains: difference of the main score per row with its 95 % interval",
+        f"{DEFAULT} gains: difference of the main score over the same rows with its 95 % interval",
     ]
     if known:
         parts.append(
-            f"found: true drifts with an alarm within {MAX_DELAY} rows; recovery: rows until the "
-            f"loss is back at the model's own level before the drift (>: not always), area: loss "
-            f"above that level until the next drift"
+            f"found: true drifts with an alarm within {MAX_DELAY} rows, summed over seeds as false "
+            f"alarms are; recovery: rows until the loss is back for good at the model's own level "
+            f"before the drift (>: not after every drift), area: loss above that level until the "
+            f"next drift"
         )
     return "; ".join([*parts, best])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scenarios.bench import Book, Gate, Suite, Summary, leaderboard
 from scenarios.bench.tables import signed
-from scenarios.open_stream import VARIABLE, available
+from scenarios.suites.open_streams import missing
 
 DEFAULT = "streammeta"
 ELEC2 = "open:elec2"
@@ -29,14 +29,10 @@ def gains(book: Book) -> list[Summary]:
 
 def gates(book: Book) -> list[Gate]:
     """The accuracy on elec2, where its file is there."""
-    if _missing(ELEC2):
+    if ELEC2 not in book.streams:
         return []
     value = book.mean(DEFAULT, ELEC2)
     return [Gate(f"{ELEC2}: accuracy {value:.4f}, at least {FLOOR:.2f}", value >= FLOOR)]
-
-
-def _missing(stream: str) -> str:
-    return "" if available(stream) else f"{VARIABLE} has no file for it"
 
 
 SUITE = Suite(
@@ -55,6 +51,6 @@ SUITE = Suite(
     ),
     seeds=(0,),
     summarise=gains,
-    unavailable=_missing,
+    unavailable=missing,
     gates=gates,
 )

@@ -38,6 +38,8 @@ SUITE = Suite(
     streams=tuple(f"open:{name}" for name in NAMES),
     models=(
         "streammeta",
+        "reset",
+        "frozen@5000",
         "no_change",
         "majority",
         "sgd@best",

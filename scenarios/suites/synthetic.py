@@ -33,6 +33,8 @@ SUITE = Suite(
         "random_tree | drift('none') | label_swap()",
         "hyperplane | drift('none') | feature_drift()",
         "hyperplane | drift('none') | prior_drift()",
+        "random_rbf | drift('none') | vanishing_features()",
+        "hyperplane | drift('none') | seasonality()",
     ),
     models=(
         "streammeta",
@@ -50,6 +52,6 @@ SUITE = Suite(
     ),
     seeds=(0, 1, 2),
     rows=ROWS,
-    quick_rows=800,
+    quick_rows=600,
     about=ABOUT,
 )

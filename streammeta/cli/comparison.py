@@ -150,7 +150,7 @@ def _after(outcome: Outcome) -> float:
 def _found(group: Sequence[Outcome]) -> list[str]:
     """Faults found of all (over the seeds), mean rows until the alarm, false alarms."""
     reports = [r for o in group if (r := drift_report(o))]
-    if not reports or not any(o.result.drifts for o in group):
+    if not reports or not any(o.result.watches for o in group):
         return ["-", "-", "-"]
     found = sum(r["found"] for r in reports)
     true = found + sum(r["missed"] for r in reports)
