@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scenarios.scenario import Card, Scenario, Span
 from scenarios.schedule import Plan, Ruling, Schedule
 from streammeta.errors import UsageError
-from streammeta.events import Event, Label, Value
+from streammeta.events import Label, Value
 
 Row = tuple[dict[str, Value], Label]
 Vector = NDArray[np.float64]
@@ -138,10 +138,10 @@ class Generated(Scenario):
                 y = self._flipped(y, row, float(flips.random()))
             yield x, y
 
-    def events(self) -> Iterator[Event]:
-        """Questions with their label, ids ``family:0:row``, event time one second per row."""
-        for row, (x, y) in enumerate(self.pairs()):
-            yield Event(f"{self.family.name}:0:{row}", x, y, ts=float(row))
+    @property
+    def _origin(self) -> str:
+        """The family, so that a row has one id under every schedule."""
+        return self.family.name
 
     def changed(self, step: str, **changes: Any) -> Generated:
         """The same with other fields; ``step`` is how the change is written."""
@@ -219,8 +219,12 @@ class Generated(Scenario):
         if family.clean != 1.0:
             return None
         edges = sorted({0, *(s for a in self.admissions for s in a.starts), self.rows})
-        noisy = sum(end - start for start, end in pairwise(edges) if len(self.possible(start)) > 1)
-        return 1.0 - family.noise * noisy / self.rows
+        right = 0.0
+        for start, end in pairwise(edges):
+            part = flipped_accuracy(1.0, family.noise, len(self.possible(start)))
+            assert part is not None  # of true labels it is known
+            right += (end - start) * part
+        return right / self.rows
 
     def _ceiling(self, best: float | None) -> str:
         if best is None:
@@ -324,9 +328,27 @@ def merged(drifts: Iterable[Span], rows: Iterable[int], total: int) -> tuple[Spa
     return tuple(spans.items())
 
 
-def flipped_accuracy(best: float, share: float, classes: int) -> float:
-    """The accuracy that is left of ``best`` when ``share`` of labels become another class."""
-    return best * (1.0 - share) + (1.0 - best) * share / max(1, classes - 1)
+def flipped_accuracy(best: float, share: float, classes: int) -> float | None:
+    """The accuracy that is left of ``best`` when ``share`` of labels become another class.
+
+    Where so many are turned that the class thought least likely is right most often, it is that
+    class's: known of two classes, or where ``best`` is 1, and else ``None``.
+
+    >>> flipped_accuracy(1.0, 0.9, 2), flipped_accuracy(1.0, 1.0, 3), flipped_accuracy(0.9, 0.7, 3)
+    (0.9, 0.5, None)
+    """
+    if classes < 2:
+        return best  # there is no other class
+
+    def right(p: float) -> float:
+        """How often an answer is right that was so with probability ``p``."""
+        return p * (1.0 - share) + (1.0 - p) * share / (classes - 1)
+
+    if share * classes <= classes - 1:
+        return right(best)
+    if classes == 2:
+        return right(1.0 - best)
+    return right(0.0) if best == 1.0 else None
 
 
 def gaussian_mae(spread: float) -> float:

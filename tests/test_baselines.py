@@ -21,7 +21,16 @@ from scenarios.sine_switch import TASK_ROWS, SineSwitch
 from streammeta.config import ModelConfig
 from streammeta.engine import Engine
 from streammeta.errors import UsageError
-from streammeta.events import Adapted, DriftDetected, Event, Label, Output, Predicted
+from streammeta.events import (
+    Adapted,
+    DriftDetected,
+    Event,
+    Label,
+    LabelExpired,
+    Output,
+    Predicted,
+    Scored,
+)
 from streammeta.experts.baselines import Seasonal
 from streammeta.registry import components
 from streammeta.sources.labels import at_horizon, delayed
@@ -82,6 +91,29 @@ def test_each_key_has_its_own_season_and_words_have_probabilities() -> None:
     assert last is not None
     assert sum(last.values()) == pytest.approx(1.0)
     assert max(last, key=last.__getitem__) == told[-1].prediction
+
+
+@pytest.mark.parametrize("chunk", [1, 8])
+def test_questions_whose_label_never_comes_are_given_up_as_the_engine_gives_them_up(
+    chunk: int,
+) -> None:
+    wave = [Event(str(t), {"v": t % 5}, float(t % 5), "ab"[t % 2]) for t in range(120)]
+    answered = [e for e in delayed(wave, 4) if e.x is not None or int(e.id) % 3]
+    model = Seasonal("regression", 5, chunk)
+    model.max_pending = 10
+    engine = Engine(ModelConfig(task="regression", chunk=chunk, max_pending=10))
+    ours: list[Output] = []
+    theirs: list[Output] = []
+    for start in range(0, len(answered), chunk):
+        ours += model.observe(answered[start : start + chunk])
+        theirs += engine.observe(answered[start : start + chunk])
+        assert len(model._places) == len(model._pending) <= 10
+    gone = [o for o in ours if isinstance(o, LabelExpired)]
+    assert len(gone) > 20
+    assert gone == [o for o in theirs if isinstance(o, LabelExpired)]
+    scored = [o.row for o in ours if isinstance(o, Scored)]
+    assert scored == [o.row for o in theirs if isinstance(o, Scored)]
+    assert Seasonal.max_pending == ModelConfig(task="regression").max_pending
 
 
 # -- told of the drifts ------------------------------------------------------------------------

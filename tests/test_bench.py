@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scenarios import peers
 from scenarios.bench import (
     Book,
     Done,
@@ -22,6 +23,7 @@ from scenarios.bench import (
     compare,
     drift_report,
     finish,
+    interval_of,
     leaderboard,
     new_counter,
     read_book,
@@ -31,6 +33,7 @@ from scenarios.bench import (
 )
 from scenarios.bench.results import page
 from scenarios.concept_mix import ConceptMix
+from scenarios.models import SGD_RATES
 from scenarios.prequential import Result
 from scenarios.sine_switch import SineSwitch
 from scenarios.suites import ablation, quickstart, sine_switch
@@ -64,7 +67,11 @@ def test_every_suite_of_the_registry_is_complete() -> None:
         assert suite.name == name
         assert suite.summary == row.summary
         assert suite.minutes > 0
-        check([Job(model, "concept_mix", 0) for model in suite.models])
+        called = [m for m in suite.models if m.startswith(peers.PREFIX)]
+        assert {m.removeprefix(peers.PREFIX) for m in called} <= set(peers.NAMES)
+        here = [m for m in suite.models if m not in called]  # peers may not be installed
+        jobs = suite.jobs(models=here, quick=True)  # nor the files of the open streams be there
+        check(jobs or [Job(model, "concept_mix", 0) for model in here])
 
 
 def test_two_processes_give_the_same_numbers_as_one() -> None:
@@ -138,10 +145,13 @@ def test_a_capped_model_sees_the_beginning_of_the_very_same_stream() -> None:
         ("no_change", 0, None), ("majority", 0, 20), ("no_change", 1, None)]  # fmt: skip
 
 
-def test_rows_are_counted_while_jobs_run() -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_rows_are_counted_while_jobs_run_and_to_the_last_when_they_end(processes: int) -> None:
     counter = new_counter()
-    list(run_jobs([Job("river.logistic", "concept_mix", 0)], 1, counter))
-    assert 0 < counter.value <= 20_000
+    jobs = [Job("no_change", "concept_mix", 0, 2_000), Job("sgd@best", "sine_switch", 0, 70, 64)]
+    read = [counter.value for _ in run_jobs(jobs, processes, counter)]
+    assert read[-1] == counter.value == 2_000 + len(SGD_RATES) * 70
+    assert 0 < read[0] <= read[-1]
 
 
 def test_warm_up_rows_are_learned_and_not_scored() -> None:
@@ -183,9 +193,16 @@ def test_alarms_are_judged_against_the_true_drifts() -> None:
     card = ConceptMix().card
     result = Result("m", 0, 1, "classification", ClassificationScores())
     result.drifts = [4_010, 6_000, 8_500]
+    asked(result, card.rows)
     report = drift_report(Outcome(Job("m", "concept_mix", 0), card, result))
     assert report is not None
     assert (report["found"], report["missed"], report["false_alarms"]) == (2, 2, 1)
+
+
+def asked(result: Result, n: int) -> None:
+    """So many questions, all of one key."""
+    result.key_names = [""]
+    result.keys, result.key_rows = array("l", [0] * n), array("l", range(n))
 
 
 def made_up(model: str, seed: int, losses: list[float], stream: str = "sine_switch") -> Outcome:
@@ -196,6 +213,7 @@ def made_up(model: str, seed: int, losses: list[float], stream: str = "sine_swit
         scores.update(Scored(str(row), "", row, 0.0, loss, loss, loss * loss, 0))
     result = Result(model, seed, 1, "regression", scores, seconds=1.0, events=len(losses))
     result.rows, result.losses = array("q", range(len(losses))), array("d", losses)
+    asked(result, len(losses))
     return Outcome(Job(model, stream, seed), card, result)
 
 
@@ -249,8 +267,7 @@ def test_a_gate_whose_models_did_not_run_does_not_hold() -> None:
     assert not any(gate.ok for gate in quickstart.gates(book(alone)))
 
 
-def test_the_gate_of_elec2_is_its_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ablation, "_missing", lambda stream: "")
+def test_the_gate_of_elec2_is_its_accuracy() -> None:
     for errors, ok in ((9, True), (11, False)):
         (gate,) = ablation.gates(book([judged("streammeta", "open:elec2", errors)]))
         assert gate.ok is ok
@@ -264,6 +281,7 @@ def judged(model: str, stream: str, errors: int, seed: int = 0) -> Outcome:
         wrong = row < errors
         scores.update(Scored(str(row), "", row, "a", "b" if wrong else "a", float(wrong), 0.1, 0))
     result = Result(model, seed, 1, "classification", scores)
+    asked(result, 100)
     return Outcome(Job(model, stream, seed), ConceptMix().card, result)
 
 
@@ -299,17 +317,17 @@ def test_the_leaderboard_shows_mean_and_interval_by_student_from_three_seeds_on(
 
 
 def test_differences_are_taken_row_by_row_on_the_rows_that_both_have() -> None:
-    ours = finish(made_up("streammeta", 0, [1.0, 5.0, 1.0, 1.0]), TINY, "")
-    theirs = finish(made_up("capped", 0, [3.0, 7.0]), TINY, "")
+    ours = finish(made_up("streammeta", 0, [1.0, 5.0] * 30), TINY, "")
+    theirs = finish(made_up("capped", 0, [3.0, 7.0] * 20), TINY, "")
     (pair,) = compare([ours, theirs])
     assert (pair.model, pair.against, pair.rows, pair.difference) == (
         "capped",
         "streammeta",
-        2,
+        40,
         2.0,
     )
     assert pair.verdict == "win"
-    (same,) = compare([ours, finish(made_up("same", 0, [1.0, 5.0, 1.0, 1.0]), TINY, "")])
+    (same,) = compare([ours, finish(made_up("same", 0, [1.0, 5.0] * 30), TINY, "")])
     assert (same.difference, same.verdict) == (0.0, "draw")
 
 
@@ -351,3 +369,55 @@ def test_streams_without_a_file_are_left_out_and_nothing_left_is_an_error(
     assert ablation.gates(Book([])) == [], "no file, no claim about it"
     with pytest.raises(UsageError, match="nothing to run"):
         check([])
+
+
+def test_more_seeds_of_recorded_rows_make_no_more_certainty() -> None:
+    """The rows of a recorded stream are the same for every seed: they count once."""
+    rng = np.random.default_rng(4)
+    theirs, ours = rng.random(400).tolist(), rng.random(400).tolist()
+
+    def made(seeds: int) -> Book:
+        outcomes = [
+            made_up(model, seed, losses)
+            for seed in range(seeds)
+            for model, losses in (("streammeta", ours), ("other", theirs))
+        ]
+        for outcome in outcomes:
+            outcome.card = replace(outcome.card, fixed=True)
+        return book(outcomes)
+
+    one, six = made(1), made(6)
+    assert one.pairs[0].low == six.pairs[0].low < one.pairs[0].high == six.pairs[0].high
+    for interval in (interval_of(b.of(model="other")) for b in (one, six)):
+        assert interval.low == pytest.approx(interval_of(one.of(model="other")).low)
+
+
+def test_a_capped_run_is_not_asked_for_drifts_that_it_never_saw() -> None:
+    report = drift_report(run_job(Job("no_drift", "concept_mix", 0, cap=5_000)))
+    assert report is not None
+    assert report["found"] + report["missed"] == 1  # of the four, one lies before row 5,000
+
+
+def test_who_watches_and_finds_nothing_has_found_none_and_who_does_not_watch_a_dash() -> None:
+    watching, blind = (
+        run_job(Job(model, "sea", 0, 800)) for model in ("no_challengers", "no_change")
+    )
+    watching.result.drifts.clear()
+    (table,) = leaderboard(book([watching, blind]))
+    column = list(table.head).index("found")
+    assert [row[column] for row in table.rows] == ["0 of 4", "-"]
+
+
+def test_recovery_of_a_key_counts_that_keys_own_rows() -> None:
+    """Losses of two keys, interleaved; the second drifts at its row 100 and errs for 40 rows."""
+    outcome = run_job(Job("no_change", "sensors:2", 0, 600))
+    result, names = outcome.result, outcome.result.key_names
+    for place, row in enumerate(result.rows):
+        second, own = result.keys[row] == 1, result.key_rows[row]
+        result.losses[place] = float(second and 100 <= own < 140)
+    outcome.card = replace(
+        outcome.card, drifts=((200, 200),), key_drifts={names[0]: (), names[1]: ((100, 100),)}
+    )
+    found = finish(outcome, TINY, "").record.recovery
+    assert found is not None
+    assert (found["drifts"], found["recovered"], found["rows"], found["area"]) == (1, 1, 40.0, 40.0)

@@ -247,6 +247,20 @@ def test_bench_writes_json_lines_and_a_leaderboard(tmp_path: Path) -> None:
     assert "bench classification" in (tmp_path / "r.html").read_text()
 
 
+def test_bench_lists_its_suites_into_a_file_too(tmp_path: Path) -> None:
+    file = tmp_path / "made" / "suites.jsonl"
+    assert streammeta("bench", "--list", "--json", str(file)).stdout == ""
+    lines = file.read_text().splitlines()
+    assert {"quickstart", "sine-switch"} <= {json.loads(line)["name"] for line in lines}
+    assert streammeta("bench", "--list", "--json", "-").stdout.splitlines() == lines
+
+
+def test_bench_help_names_the_variables_it_reads() -> None:
+    page = streammeta("bench", "--help").stdout
+    assert "STREAMMETA_DATA" in page
+    assert "STREAMMETA_PEERS" in page
+
+
 def test_components_are_listed_and_shown() -> None:
     rows = [json.loads(line) for line in streammeta("components", "--json").stdout.splitlines()]
     assert {"kind", "name", "target", "summary"} == set(rows[0])

@@ -18,10 +18,10 @@ from change_points import change_point
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenarios.generated import Family, Generated, from_streams
+from scenarios.generated import Family, Generated, Row, flipped_accuracy, from_streams
 from scenarios.scenario import Scenario, scenario
 from scenarios.schedule import KINDS, Schedule, rows_of
-from scenarios.transforms import with_drift
+from scenarios.transforms import with_drift, with_new_classes
 from streammeta.errors import UsageError
 from streammeta.events import Value
 
@@ -170,6 +170,25 @@ def test_the_only_change_points_that_explain_every_label_are_those_of_the_card(
         assert len(possible) < 80, "and hardly any other row could be the one"
 
 
+@pytest.mark.parametrize(("seed", "start"), [(0, 50), (5, 1), (11, 119)])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_row_of_the_card_and_no_other_is_the_first_of_the_new_concepts_own_stream(
+    name: str, seed: int, start: int
+) -> None:
+    noisy = scenario(name, seed=seed, rows=120) | with_drift(at=start)
+    stream = clean(noisy)
+    rows = list(stream)
+    assert [x for x, _ in noisy] == [x for x, _ in rows]
+    assert noisy.card.drifts == ((start, start),)
+
+    def changed_at(row: int) -> list[Row]:
+        """The rows, if the second concept began here."""
+        old, new = (stream.family.rows(concept, seed) for concept in (0, 1))
+        return [*islice(old, row), *islice(new, len(rows) - row)]
+
+    assert [row for row in range(len(rows) + 1) if changed_at(row) == rows] == [start]
+
+
 @pytest.mark.parametrize("name", REGRESSION)
 def test_regression_tasks_change_on_the_row_of_the_card(name: str) -> None:
     stream = scenario(f"{name} | drift(every=300)", seed=1, rows=900)
@@ -282,6 +301,40 @@ def test_the_share_of_turned_labels_is_what_the_ceiling_says(name: str) -> None:
     right = np.mean([y == true for (_, y), (_, true) in pairs])
     assert noisy.card.best == pytest.approx(0.9)
     assert right == pytest.approx(noisy.card.best, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("name", "share"), [("sea", 0.9), ("sea", 1.0), ("rotating_plane", 0.3), ("sea", 0.5)]
+)
+def test_who_knows_everything_answers_the_other_class_where_most_labels_are_turned(
+    name: str, share: float
+) -> None:
+    quiet = clean(scenario(name, rows=4_000))
+    loud = replace(quiet, family=replace(quiet.family, noise=share))
+    right = np.mean([one == two for (_, one), (_, two) in zip(quiet, loud, strict=True)])
+    assert loud.card.best == pytest.approx(max(share, 1.0 - share))
+    assert loud.card.best == pytest.approx(max(right, 1.0 - right), abs=0.02)
+    held = loud | with_new_classes(0.5)
+    assert held.card.best == pytest.approx(0.5 + 0.5 * max(share, 1.0 - share))
+
+
+@given(
+    p=st.lists(st.floats(0.0, 1.0), min_size=2, max_size=6).filter(lambda p: sum(p) > 0.1),
+    share=st.floats(0.0, 1.0),
+)
+def test_flipped_accuracy_is_that_of_the_best_answer_to_turned_labels(
+    p: list[float], share: float
+) -> None:
+    before = np.array(p) / sum(p)
+    others = (1.0 - np.eye(len(p))) / (len(p) - 1)
+    after = before @ ((1.0 - share) * np.eye(len(p)) + share * others)
+    found = flipped_accuracy(float(before.max()), share, len(p))
+    if found is None:
+        assert len(p) > 2
+        assert share > 1.0 - 1.0 / len(p), "up to there the likeliest class stays it"
+    else:
+        assert found == pytest.approx(after.max())
+    assert flipped_accuracy(0.7, share, 1) == 0.7, "one class cannot become another"
 
 
 def test_leds_ceiling_is_what_the_best_guess_from_the_segments_scores() -> None:

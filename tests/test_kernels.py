@@ -135,7 +135,7 @@ def test_online_steps_are_the_inner_rule_on_normalised_gradients(
         sure = ((gradient.abs() > 1e-4) | (gradient == 0))[:2].numpy()
         assert sure.mean() > 0.5
         np.testing.assert_allclose(theta[:2][sure], t_new[:2].numpy()[sure], atol=1e-5)
-        np.testing.assert_allclose(second[:2][sure], s_new[:2].numpy()[sure], rtol=1e-4, atol=1e-8)
+        np.testing.assert_allclose(second[:2][sure], s_new[:2].numpy()[sure], rtol=5e-3, atol=1e-8)
         t, s = torch.from_numpy(theta.copy()), torch.from_numpy(second.copy())
     assert (theta[2] == story.theta[2]).all()
     assert (second[2] == 0).all()

@@ -60,10 +60,10 @@ def test_the_same_seed_gives_the_same_bytes_in_every_process() -> None:
 def test_another_seed_gives_other_events_and_events_may_be_asked_for_again(
     kind: type[KeyedScenario],
 ) -> None:
-    stream = kind(seed=3, rows=200)  # type: ignore[call-arg, arg-type]
+    stream = kind(seed=3, rows=200)
     first = list(stream.events())
     assert first == list(stream.events())
-    other = kind(seed=4, rows=200)  # type: ignore[call-arg, arg-type]
+    other = kind(seed=4, rows=200)
     assert [e.y for e in first] != [e.y for e in other.events()]
     assert list(stream) == [(e.x, e.y) for e in first]
 
@@ -79,7 +79,7 @@ def test_another_seed_gives_other_events_and_events_may_be_asked_for_again(
 def test_a_card_says_each_drift_twice_in_rows_of_the_key_and_of_the_stream(
     kind: type[KeyedScenario], seed: int, rows: int, keys: int, late: float
 ) -> None:
-    stream = kind(seed=seed, rows=rows, keys=keys, late=late)  # type: ignore[call-arg]
+    stream = kind(seed=seed, rows=rows, keys=keys, late=late)
     places: dict[str, list[int]] = {}
     last = float("-inf")
     for row, event in enumerate(stream.events()):
@@ -107,8 +107,8 @@ def test_a_card_says_each_drift_twice_in_rows_of_the_key_and_of_the_stream(
 @given(seed=st.integers(0, 1_000), cut=st.integers(1, 900))
 @settings(max_examples=6, deadline=None)
 def test_more_rows_only_add_rows_at_the_end(kind: type[KeyedScenario], seed: int, cut: int) -> None:
-    short = kind(seed=seed, rows=cut)  # type: ignore[call-arg, arg-type]
-    long = kind(seed=seed, rows=900)  # type: ignore[call-arg, arg-type]
+    short = kind(seed=seed, rows=cut)
+    long = kind(seed=seed, rows=900)
     assert list(short.events()) == list(islice(long.events(), cut))
 
 
@@ -116,8 +116,8 @@ def test_more_rows_only_add_rows_at_the_end(kind: type[KeyedScenario], seed: int
 def test_what_a_key_does_depends_neither_on_the_others_nor_on_the_interleaving(
     kind: type[KeyedScenario],
 ) -> None:
-    few = rows_of(kind(seed=1, rows=800, keys=4, late=0.0))  # type: ignore[call-arg]
-    many = rows_of(kind(seed=1, rows=2_400, keys=12, late=0.0))  # type: ignore[call-arg]
+    few = rows_of(kind(seed=1, rows=800, keys=4, late=0.0))
+    many = rows_of(kind(seed=1, rows=2_400, keys=12, late=0.0))
     for key, events in few.items():
         shared = min(len(events), len(many[key]))
         assert shared > 20
@@ -126,7 +126,7 @@ def test_what_a_key_does_depends_neither_on_the_others_nor_on_the_interleaving(
 
 @pytest.mark.parametrize("kind", [Sensors, Shops])
 def test_every_key_that_has_come_takes_one_turn_a_round(kind: type[KeyedScenario]) -> None:
-    stream = kind(seed=2, rows=4_000, keys=10, late=0.3)  # type: ignore[call-arg]
+    stream = kind(seed=2, rows=4_000, keys=10, late=0.3)
     rounds: dict[float, list[str]] = {}
     for event in stream.events():
         rounds.setdefault(event.ts or 0.0, []).append(event.key)
@@ -143,7 +143,7 @@ def test_every_key_that_has_come_takes_one_turn_a_round(kind: type[KeyedScenario
 def test_late_keys_come_late_and_are_announced_at_their_first_row(
     kind: type[KeyedScenario], window: int
 ) -> None:
-    stream = kind(seed=5, rows=8_000, keys=10, late=0.4)  # type: ignore[call-arg]
+    stream = kind(seed=5, rows=8_000, keys=10, late=0.4)
     announced = {
         text.partition(":")[0]: row
         for row, text in stream.card.announcements.items()
@@ -161,7 +161,7 @@ def test_late_keys_come_late_and_are_announced_at_their_first_row(
         step = next(e.ts for e in events if e.ts)
         assert step is not None
         assert all(20 <= (events[row].ts or 0.0) / step <= window for row in announced.values())
-    none = kind(seed=5, rows=300, keys=10, late=0.0)  # type: ignore[call-arg]
+    none = kind(seed=5, rows=300, keys=10, late=0.0)
     assert not any("first row" in text for text in none.card.announcements.values())
 
 
@@ -219,7 +219,7 @@ def shop_table(events: list[Event]) -> tuple[np.ndarray, np.ndarray]:
 def test_without_noise_a_keys_own_rows_show_exactly_the_drifts_of_its_card(
     kind: type[KeyedScenario], table: object, window: int
 ) -> None:
-    stream = kind(seed=0, rows=9_000, keys=15, noise=1e-9)  # type: ignore[call-arg]
+    stream = kind(seed=0, rows=9_000, keys=15, noise=1e-9)
     abrupt = gradual = 0
     for key, events in rows_of(stream).items():
         told = [d for d in stream.card.key_drifts[key] if d[1] + window <= len(events)]
@@ -236,7 +236,7 @@ def test_without_noise_a_keys_own_rows_show_exactly_the_drifts_of_its_card(
 def test_through_the_noise_an_abrupt_drift_is_where_two_models_fit_best(
     kind: type[KeyedScenario], table: object, margin: int
 ) -> None:
-    stream = kind(seed=1, rows=9_000, keys=15)  # type: ignore[call-arg]
+    stream = kind(seed=1, rows=9_000, keys=15)
     off = []
     for key, events in rows_of(stream).items():
         design, y = table(events)  # type: ignore[operator]
@@ -289,7 +289,7 @@ def split_costs(design: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ALL)
 def test_the_best_of_the_card_is_what_the_ideal_answers_score(kind: type[KeyedScenario]) -> None:
-    stream = kind(seed=7, rows=12_000)  # type: ignore[call-arg, arg-type]
+    stream = kind(seed=7, rows=12_000)
     truth = [event.y for event in stream.events()]
     ideal = list(stream.ideal())
     best = stream.card.best
@@ -341,7 +341,7 @@ def test_shuffling_the_future_leaves_every_past_prediction_as_it_was(
     kind: type[KeyedScenario],
 ) -> None:
     cut, rows = 240, 300
-    stream = kind(seed=2, rows=rows, keys=5, late=0.4)  # type: ignore[call-arg]
+    stream = kind(seed=2, rows=rows, keys=5, late=0.4)
     events = list(stream.events())
     future = events[cut:]
     labels = [event.y for event in future]

@@ -21,6 +21,8 @@ from streammeta.experts.baselines import Answer, Baseline
 from streammeta.registry import components
 
 ROWS = 420  # of a stream; enough for every forecaster to have been fitted
+FEW = 180  # rows for models that take 5 ms for each
+SLOW = ("river.srp", "river.levbag")
 SUITES = {name: row.load() for name, row in components("suites").items()}
 STREAMS = sorted({stream for suite in SUITES.values() for stream in suite.streams})
 MODELS = sorted(
@@ -28,15 +30,16 @@ MODELS = sorted(
         (model, suite.streams[-1] if name == "forecast" else suite.streams[0])
         for name, suite in SUITES.items()
         for model in suite.models
-        if model != BEST_SGD and not model.startswith((PEERS, "river.srp", "river.levbag"))
+        if model != BEST_SGD and not model.startswith((PEERS, *SLOW))
     }
 )  # the best rate is chosen afterwards, among models that are tested; peers in tests/test_peers.py
+IN_CHUNKS = ("streammeta", "reset", "no_change", "seasonal@24", "sgd@0.01", "river.hat")
 
 
-def stream_of(name: str) -> Scenario:
+def stream_of(name: str, rows: int = ROWS) -> Scenario:
     """The stream, or for recorded data that is not here one of the same task."""
     try:
-        return scenario(name, seed=2, rows=ROWS)
+        return scenario(name, seed=2, rows=rows)
     except SourceError as absent:
         if name.startswith(("open:", "river:", "forecast:")):
             pytest.skip(str(absent))
@@ -70,20 +73,24 @@ def other_future(events: Sequence[Event], cut: int) -> list[Event]:
 Make = Callable[[Sequence[Event]], Model]
 
 
-def named(model: str, stream: Scenario) -> Make:
+def named(model: str, stream: Scenario, chunk: int = 1) -> Make:
     task = stream.card.task
-    return lambda events: build(at_drift(model, stream.card), task=task, seed=2)
+    return lambda events: build(at_drift(model, stream.card), task=task, seed=2, chunk=chunk)
 
 
-def holds(make: Make, stream: Scenario) -> None:
-    """Predictions of the first 70 % of questions stay when all that follows is another."""
+def holds(make: Make, stream: Scenario, chunk: int = 1) -> None:
+    """Predictions of the first 70 % of questions stay when all that follows is another.
+
+    All of a chunk is seen at once, so what follows begins with a chunk.
+    """
     events = list(stream.events())
     places = [i for i, event in enumerate(events) if event.x is not None]
-    asked = int(len(places) * 0.7)
-    moved = other_future(events, places[asked])
+    cut = places[int(len(places) * 0.7)] // chunk * chunk
+    asked = sum(place < cut for place in places)
+    moved = other_future(events, cut)
     assert moved != events, "the future did not differ: no test"
     one, two = (
-        prequential(make(all_of_it), all_of_it, task=stream.card.task, chunk=1).predictions
+        prequential(make(all_of_it), all_of_it, task=stream.card.task, chunk=chunk).predictions
         for all_of_it in (events, moved)
     )
     assert len(one) == len(two) == len(places)
@@ -104,6 +111,38 @@ def test_a_past_prediction_does_not_hang_on_the_future_of_any_model(model: str, 
     holds(named(model, stream), stream)
 
 
+@pytest.mark.parametrize("model", SLOW)
+def test_a_past_prediction_of_a_slow_ensemble_does_not_hang_on_the_future(model: str) -> None:
+    stream = stream_of("random_rbf", FEW)
+    holds(named(model, stream), stream)
+
+
+@pytest.mark.parametrize("name", ["random_rbf", "sea | delay(7)"])
+@pytest.mark.parametrize("model", IN_CHUNKS)
+def test_in_chunks_a_past_prediction_does_not_hang_on_the_future_either(
+    model: str, name: str
+) -> None:
+    stream = stream_of(name)
+    holds(named(model, stream, 16), stream, 16)
+
+
+@pytest.mark.parametrize("model", IN_CHUNKS)
+def test_a_chunk_is_answered_before_any_of_its_labels_is_learned(model: str) -> None:
+    stream = stream_of("random_rbf", 160)
+    events = list(stream.events())
+    labels = [event.y for event in events[64:80]]
+    turned = [
+        Event(e.id, e.x, y, e.key, e.ts) for e, y in zip(events[64:80], labels[::-1], strict=True)
+    ]
+    make = named(model, stream, 16)
+    one, two = (
+        prequential(make(all_of_it), all_of_it, task="classification", chunk=16).predictions
+        for all_of_it in (events, [*events[:64], *turned, *events[80:]])
+    )
+    assert labels != labels[::-1]
+    assert one[:80] == two[:80]
+
+
 class Peeking(Baseline):
     """Answers with the label that a later question will have."""
 
@@ -121,8 +160,9 @@ class Peeking(Baseline):
 
 
 def test_a_model_that_peeks_would_be_caught() -> None:
-    with pytest.raises(AssertionError):
-        holds(Peeking, stream_of("random_rbf"))
+    for chunk in (1, 16):
+        with pytest.raises(AssertionError):
+            holds(Peeking, stream_of("random_rbf"), chunk)
 
 
 BYTES = """

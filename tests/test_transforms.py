@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -328,6 +329,41 @@ def test_prior_drift_changes_shares_of_labels_and_not_what_they_look_like() -> N
     ]
     assert sums[0] == pytest.approx(sums[1], abs=0.3)
     assert stream.card.best == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("name", ["sea", "led", "stagger", "random_rbf"])
+def test_the_share_of_prior_drift_is_one_of_true_labels_as_the_card_says(name: str) -> None:
+    noisy = scenario(f"{name} | drift('none') | prior_drift(1, share=0.7)", rows=4_001)
+    assert isinstance(noisy, Generated)
+    assert noisy.card.description.endswith("one class has 70% of the true labels from row 1")
+    true = replace(noisy, family=replace(noisy.family, noise=0.0))
+    favoured, noise = noisy.family.labels[0], noisy.family.noise
+    held, shown = (
+        np.mean([y == favoured for _, y in list(stream)[1:]]) for stream in (true, noisy)
+    )
+    assert held == pytest.approx(0.7, abs=0.025)
+    turned_to_it = noise / (len(noisy.family.labels) - 1)
+    assert shown == pytest.approx(0.7 * (1.0 - noise) + 0.3 * turned_to_it, abs=0.025)
+
+
+@pytest.mark.parametrize(("p", "best"), [(0.9, 0.82), (1.0, 0.9), (0.5, 0.5), (0.1, 0.82)])
+def test_who_knows_of_the_label_noise_answers_the_other_class_when_it_is_right_more_often(
+    p: float, best: float
+) -> None:
+    base = scenario("sea | drift('none')", rows=4_000)
+    assert isinstance(base, Generated)
+    true = replace(base, family=replace(base.family, noise=0.0))
+    noisy = base | with_label_noise(p)
+    assert noisy.card.best == pytest.approx(best)
+    assert f"accuracy {best:.4g}" in noisy.card.ceiling
+    right = np.mean([one == two for (_, one), (_, two) in zip(true, noisy, strict=True)])
+    assert max(right, 1.0 - right) == pytest.approx(best, abs=0.02)
+
+
+def test_noise_that_makes_the_least_likely_class_the_best_answer_has_no_known_ceiling() -> None:
+    card = scenario("led | label_noise(0.95)", rows=100).card
+    assert (card.best, card.ceiling) == (None, "unknown")
+    assert scenario("random_rbf | label_noise(1.0)", rows=100).card.best is None
 
 
 def test_bursts_change_event_time_only() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import active_children, get_context
+from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask
 from time import monotonic
 from typing import Any, Protocol
 
@@ -100,10 +103,14 @@ def _best_sgd(job: Job, stream: Scenario, progress: Progress | None) -> Outcome:
 def _peer(job: Job, stream: Scenario, progress: Progress | None) -> Result:
     from scenarios import peers
 
-    if job.label_delay or job.chunk > 1:
-        raise UsageError(f"{job.model}: peers take labels at once and one row at a time")
+    _refuse_late_labels(job)
     result: Result = peers.run(job.model, stream, job.seed, rows=job.cap, progress=progress)
     return result
+
+
+def _refuse_late_labels(job: Job) -> None:
+    if job.label_delay or job.chunk > 1:
+        raise UsageError(f"{job.model}: peers take labels at once and one row at a time")
 
 
 def first_questions(events: Iterable[Event], n: int) -> Iterator[Event]:
@@ -123,29 +130,58 @@ def first_questions(events: Iterable[Event], n: int) -> Iterator[Event]:
 
 
 def run_jobs(
-    jobs: Sequence[Job], processes: int = 1, counter: Counter | None = None
-) -> Iterator[Outcome]:
+    jobs: Sequence[Job],
+    processes: int = 1,
+    counter: Counter | None = None,
+    failed: Callable[[Job, Exception], None] | None = None,
+) -> Generator[Outcome, None, None]:
     """The outcomes as they come in; with one process in the order of the jobs.
 
-    ``counter`` (of ``new_counter``) counts rows while jobs run.
-
-    Raises:
-        UsageError: a model or a stream of a job cannot be built.
+    ``counter`` (of ``new_counter``) counts rows while jobs run. ``failed`` is told of a job that
+    raises, and the others go on; without it the first one that raises ends them all. Whoever
+    leaves early closes the generator: jobs at hand are ended then, not waited for.
     """
     if processes <= 1:
         for job in jobs:
-            yield run_job(job, _counting(counter))
+            outcome = _result_of(partial(_counted, job, counter), job, failed)
+            if outcome is not None:
+                yield outcome
         return
     with pool(processes, counter) as workers:
-        waiting: dict[Future[Outcome], Job] = {workers.submit(work, job): job for job in jobs}
         try:
+            with _no_interrupt():
+                waiting = {workers.submit(work, job): job for job in jobs}
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    del waiting[future]
-                    yield future.result()
-        finally:
-            for future in waiting:
-                future.cancel()
+                    outcome = _result_of(future.result, waiting.pop(future), failed)
+                    if outcome is not None:
+                        yield outcome
+        except BaseException:
+            stop_now(workers)
+            raise
+
+
+def _result_of(
+    get: Callable[[], Outcome], job: Job, failed: Callable[[Job, Exception], None] | None
+) -> Outcome | None:
+    """What ``get`` returns, or nothing when it raises and ``failed`` has been told."""
+    try:
+        return get()
+    except Exception as fault:
+        if failed is None:
+            raise
+        failed(job, fault)
+        return None
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Ctrl-C waits; processes begun meanwhile never see one, not even while they start."""
+    before = pthread_sigmask(SIG_BLOCK, [SIGINT])
+    try:
+        yield
+    finally:
+        pthread_sigmask(SIG_SETMASK, before)
 
 
 def new_counter() -> Counter:
@@ -185,27 +221,43 @@ def _begin(counter: Counter | None = None) -> None:
 
 def work(job: Job) -> Outcome:
     """``run_job`` in a process of the pool."""
-    return run_job(job, _counting(_counter))
+    return _counted(job, _counter)
 
 
-def _counting(counter: Counter | None) -> Progress | None:
-    """A progress function that adds rows to ``counter`` now and then."""
+def _counted(job: Job, counter: Counter | None) -> Outcome:
+    """``run_job``, its rows added to ``counter``."""
     if counter is None:
-        return None
-    told = 0
-    last = monotonic()
+        return run_job(job)
+    tally = _Tally(counter)
+    try:
+        return run_job(job, tally)
+    finally:
+        tally.settle()
 
-    def count(rows: int, scores: Scores, drifts: int) -> None:
-        nonlocal told, last
-        if rows < told:  # the next rate of several
-            told = 0
-        now = monotonic()
-        if now - last >= _TELL:
-            with counter.get_lock():
-                counter.value += rows - told
-            told, last = rows, now
 
-    return count
+class _Tally:
+    """A progress function that adds rows to a counter now and then; ``settle`` adds the rest."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._scores: Scores | None = None  # of the run at hand
+        self._rows = self._told = 0
+        self._last = monotonic()
+
+    def __call__(self, rows: int, scores: Scores, drifts: int) -> None:
+        if scores is not self._scores:  # another run of the same job, such as the next rate
+            self.settle()
+            self._scores, self._told = scores, 0
+        self._rows = rows
+        if monotonic() - self._last >= _TELL:
+            self.settle()
+
+    def settle(self) -> None:
+        """Add what has not been added yet."""
+        with self._counter.get_lock():
+            self._counter.value += self._rows - self._told
+        self._told = self._rows
+        self._last = monotonic()
 
 
 def in_order(jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -220,18 +272,73 @@ def main_score(outcome: Outcome) -> float:
 
 
 def check(jobs: Sequence[Job]) -> None:
-    """Refuse names that do not exist before any work is done.
+    """Refuse models that do not exist or do not fit their stream before any work is done.
 
     Raises:
-        UsageError: there is nothing to do, or a model's name cannot be used.
+        UsageError: there is nothing to do, or a model cannot be built for a stream.
+        SourceError: a stream's data is not on this machine.
     """
     if not jobs:
         raise UsageError("nothing to run: no stream of the suite is available on this machine")
-    for model in dict.fromkeys(job.model for job in jobs):
-        if why := missing(model):
-            raise UsageError(f"model {model!r}: {why}")
-        if model != BEST_SGD and not model.startswith(PEERS):
-            _try(model)
+    for (model, stream), why in unfit(jobs, cards(jobs)).items():
+        raise UsageError(f"model {model!r} on stream {stream!r}: {why}")
+
+
+def cards(jobs: Sequence[Job]) -> dict[str, Card]:
+    """The card of every stream.
+
+    Raises:
+        UsageError: a stream cannot be built.
+        SourceError: its data is not on this machine.
+    """
+    found: dict[str, Card] = {}
+    for job in jobs:
+        if job.stream not in found:
+            found[job.stream] = scenario(job.stream, seed=job.seed, rows=job.rows).card
+    return found
+
+
+def unfit(jobs: Sequence[Job], cards: Mapping[str, Card]) -> dict[tuple[str, str], str]:
+    """Why a model cannot run on a stream, by (model, stream), in the order of the jobs.
+
+    Each pair is tried with its first job; models are built and see no row.
+    """
+    found: dict[tuple[str, str], str] = {}
+    tried = set()
+    for job in jobs:
+        pair = job.model, job.stream
+        if pair in tried:
+            continue
+        tried.add(pair)
+        try:
+            _try(job, cards[job.stream])
+        except UsageError as fault:
+            found[pair] = str(fault)
+    return found
+
+
+def _try(job: Job, card: Card) -> None:
+    """Build the job's model for its stream.
+
+    Raises:
+        UsageError: it cannot be built.
+    """
+    if job.model.startswith(PEERS):
+        _try_peer(job, card)
+        return
+    name = f"sgd@{SGD_RATES[0]:g}" if job.model == BEST_SGD else at_drift(job.model, card)
+    overrides = dict(job.overrides)
+    build(name, task=card.task, seed=job.seed, chunk=job.chunk, overrides=overrides)
+
+
+def _try_peer(job: Job, card: Card) -> None:
+    from scenarios import peers
+
+    if why := missing(job.model):
+        raise UsageError(why)
+    if peers.NAMES[job.model.removeprefix(PEERS)].form(card.task) is None:
+        raise UsageError(f"it has no form for {card.task}")
+    _refuse_late_labels(job)
 
 
 def missing(model: str) -> str:
@@ -241,24 +348,3 @@ def missing(model: str) -> str:
     from scenarios import peers
 
     return str(peers.missing(model))
-
-
-def _try(model: str) -> None:
-    """Build it, for whichever task it is made.
-
-    Raises:
-        UsageError: it can be built for neither.
-    """
-    row = at_drift(model, _ANY)
-    try:
-        build(row, task="classification")
-    except UsageError as fault:
-        try:
-            build(row, task="regression")
-        except UsageError:
-            raise fault from None
-
-
-_ANY = Card(
-    "any", "classification", 100, ((50, 50),), "", "", "", 100, score_from=25, train_until=20
-)

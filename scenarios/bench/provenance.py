@@ -6,11 +6,13 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+VARIABLES = ("STREAMMETA_DATA", "STREAMMETA_PEERS", "RIVER_DATA")  # what a bench finds by them
 PACKAGES = ("streammeta", "torch", "river", "numpy", "numba")
 
 
@@ -38,10 +40,25 @@ def machine() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command that is running, as it can be typed again."""
+    """The command that is running, as it can be typed again.
+
+    Of the variables that say where data and peers are, the name stands before it, as
+    ``STREAMMETA_DATA=...``: the folder is another one on every machine.
+    """
     from shlex import join
 
-    return join(["streammeta", *sys.argv[1:]])
+    told = [f"{name}=..." for name in VARIABLES if os.environ.get(name)]
+    return " ".join([*told, join(["streammeta", *sys.argv[1:]])])
+
+
+def in_words(told: Mapping[str, Any]) -> str:
+    """A ``provenance`` as one sentence for people."""
+    kind = told["machine"]
+    versions = ", ".join(f"{name} {value}" for name, value in told["versions"].items())
+    return (
+        f"Commit {told['commit'] or 'unknown'}; {versions}; {kind['cores']} cores of "
+        f"{kind['cpu']}, {kind['memory_gib'] or '?'} GiB, {kind['system']}."
+    )
 
 
 def _commit() -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from scenarios.bench.book import Book, Record, read_book
+from scenarios.bench.provenance import in_words
 from scenarios.bench.suite import Suite, Summary
 from scenarios.bench.tables import standard
 from streammeta.errors import SourceError
@@ -25,11 +26,18 @@ def page(folder: Path) -> str:
     """The whole page, one section for each suite that has a book in ``folder``.
 
     Raises:
-        SourceError: there is no book, or one cannot be read.
+        SourceError: there is no book, one cannot be read, or one is of no suite that is known.
     """
+    known = components("suites")
+    for path in sorted(folder.glob("*.jsonl")):
+        if path.stem not in known:
+            raise SourceError(
+                f"{path}: no suite is called {path.stem!r}, so it cannot be shown; "
+                f"known: {', '.join(known)}"
+            )
     sections = [
         section(row.load(), read_book(path), folder)
-        for name, row in components("suites").items()
+        for name, row in known.items()
         if (path := folder / f"{name}.jsonl").is_file()
     ]
     if not sections:
@@ -51,7 +59,7 @@ def section(suite: Suite, book: Book, folder: Path) -> str:
         if summary.detail:
             parts.append("\n".join(_folded(summary)) + "\n")
     picture = folder / f"{suite.name}.png"
-    if picture.is_file():
+    if picture.is_file() and any(summary.lines for summary in tables):
         parts.append(f"![{suite.summary}]({folder.name}/{picture.name})\n")
     if suite.gates is not None:
         told = [
@@ -62,18 +70,13 @@ def section(suite: Suite, book: Book, folder: Path) -> str:
 
 
 def _origin(book: Book) -> Iterator[str]:
-    """Command, commit, versions and machine; more than one where runs were gathered."""
-    for command in _unique(book.runs, lambda run: run.command):
-        yield f"`{command}`"
+    """Commands, commits, versions and machines; several where runs were gathered."""
+    yield "```sh"
+    yield from _unique(book.runs, lambda run: run.command)
+    yield "```"
     yield ""
-    for commit in _unique(book.runs, lambda run: str(run.provenance["commit"])):
-        told = next(r for r in book.runs if str(r.provenance["commit"]) == commit).provenance
-        machine = told["machine"]
-        versions = ", ".join(f"{name} {value}" for name, value in told["versions"].items())
-        yield (
-            f"Commit {commit}; {versions}; {machine['cores']} cores of {machine['cpu']}, "
-            f"{machine['memory_gib']} GiB, {machine['system']}."
-        )
+    origins = _unique(book.runs, lambda run: in_words(run.provenance))
+    yield from (f"- {told}" for told in origins) if len(origins) > 1 else origins
 
 
 def _unique(runs: Sequence[Record], of: Callable[[Record], str]) -> list[str]:

@@ -10,7 +10,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from math import inf
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from streammeta.errors import UsageError
 from streammeta.events import Event, Label, Value
 
 Floats = NDArray[np.float64]
+
+KEYS = 20
+LATE = 0.2
 
 
 class Change(NamedTuple):
@@ -53,27 +57,67 @@ class Series:
 
 
 class KeyedScenario(Scenario):
-    """A stream of many keys; ``events()`` is what it is, ``pairs()`` loses the keys."""
+    """A stream of many keys; ``events()`` is what it is, ``pairs()`` loses the keys.
+
+    Args:
+        seed: what makes another fleet.
+        rows: rows of the whole stream; ``rows_per_key`` for each key by default.
+        keys: number of keys.
+        late: share of the keys that come later than the first row, in [0, 1).
+        noise: what it measures is the subclass's to say; ``usual_noise`` by default.
+
+    Raises:
+        UsageError: no fleet can be made of these.
+    """
 
     name: str
     task: Literal["classification", "regression"]
     prefix: str  # a key is called prefix-007
     summary: str
     reference: str
+    rows_per_key: int
+    usual_noise: float
+    most_noise: float = inf  # there must be less
 
     def __init__(
-        self, seed: int, turns: Turns, late: Sequence[int], default_rows: int, noise_is: str
+        self,
+        seed: int = 0,
+        rows: int | None = None,
+        *,
+        keys: int = KEYS,
+        late: float = LATE,
+        noise: float | None = None,
     ) -> None:
         self.seed = seed
-        self._turns = turns
-        seen = [int(key) for key in np.unique(turns.keys)]
-        self._places = {key: np.flatnonzero(turns.keys == key) for key in seen}
+        self.noise = self.usual_noise if noise is None else noise
+        _check(keys, late, self.noise, self.most_noise)
+        default = keys * self.rows_per_key
+        self._turns, self._joined = self._set_up(keys, late, rows or default)
+        seen = [int(key) for key in np.unique(self._turns.keys)]
+        self._places = {key: np.flatnonzero(self._turns.keys == key) for key in seen}
         self._series = {key: self._series_of(key, len(at)) for key, at in self._places.items()}
-        self.card = self._describe(late, default_rows, noise_is)
+        self.card = self._describe(np.flatnonzero(self._joined).tolist(), default)
+
+    @classmethod
+    def of(cls, argument: str = "", *, keys: int = KEYS, **options: Any) -> Self:
+        """As many keys as the argument of a name such as ``sensors:200`` says.
+
+        Raises:
+            UsageError: it is no whole number above 0.
+        """
+        return cls(keys=_count_in(argument, keys), **options)
+
+    @abstractmethod
+    def _set_up(self, keys: int, late: float, rows: int) -> tuple[Turns, NDArray[np.int64]]:
+        """Draw what all keys share: whose turn each row is, and when each key comes ``(keys,)``."""
 
     @abstractmethod
     def _series_of(self, key: int, n: int) -> Series:
         """The first ``n`` rows of key number ``key``."""
+
+    @abstractmethod
+    def _noise_is(self) -> str:
+        """What keeps anybody from the best score, in words."""
 
     def events(self) -> Iterator[Event]:
         """Questions with their label, ids ``name:0:row``; the key is set."""
@@ -102,7 +146,7 @@ class KeyedScenario(Scenario):
         """The name of key number ``key``."""
         return f"{self.prefix}-{key:03d}"
 
-    def _describe(self, late: Sequence[int], default_rows: int, noise_is: str) -> Card:
+    def _describe(self, late: Sequence[int], default_rows: int) -> Card:
         rows = len(self._turns.keys)
         key_drifts: dict[str, tuple[Span, ...]] = {}
         drifts: list[Span] = []
@@ -128,7 +172,7 @@ class KeyedScenario(Scenario):
             drifts=tuple(sorted(drifts)),
             description=f"{self.summary}; {len(self._places)} keys ({came} late), "
             f"{len(drifts)} drifts, each of one key",
-            ceiling=f"{measure} {best:.4f} ({noise_is})",
+            ceiling=f"{measure} {best:.4f} ({self._noise_is()})",
             reference=self.reference,
             default_rows=default_rows,
             announcements=dict(sorted(told.items())),
@@ -137,12 +181,7 @@ class KeyedScenario(Scenario):
         )
 
 
-def count_in(argument: str, default: int) -> int:
-    """The number of keys in a name such as ``sensors:200``.
-
-    Raises:
-        UsageError: it is no whole number above 0.
-    """
+def _count_in(argument: str, default: int) -> int:
     if not argument:
         return default
     if not argument.isdecimal() or not int(argument):
@@ -150,17 +189,14 @@ def count_in(argument: str, default: int) -> int:
     return int(argument)
 
 
-def check(keys: int, late: float, noise: float) -> None:
-    """Refuse what no fleet can be made of.
-
-    Raises:
-        UsageError: keys < 1, late outside [0, 1), or noise < 0.
-    """
+def _check(keys: int, late: float, noise: float, most: float) -> None:
     if keys < 1 or not 0.0 <= late < 1.0 or noise < 0.0:
         raise UsageError(
             f"keys={keys}, late={late}, noise={noise}: "
             "expected keys >= 1, 0 <= late < 1, noise >= 0"
         )
+    if noise >= most:
+        raise UsageError(f"noise={noise}: expected a share of answers below {most:g}")
 
 
 def joining(rng: np.random.Generator, keys: int, late: float, window: Span) -> NDArray[np.int64]:

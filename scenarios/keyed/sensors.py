@@ -6,6 +6,7 @@ from math import pi, sqrt
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scenarios.keyed.fleet import (
     Change,
@@ -14,17 +15,11 @@ from scenarios.keyed.fleet import (
     Series,
     Turns,
     changes,
-    check,
-    count_in,
     in_rounds,
     joining,
     path,
 )
 
-KEYS = 20
-ROWS_PER_KEY = 600
-NOISE = 0.1  # standard deviation of the reference measurement
-LATE = 0.2
 JOIN = (20, 150)  # rounds in which late sensors come
 QUIET = (80, 240)  # rows of a sensor between two of its drifts
 AGEING = 60  # rows that ageing takes
@@ -53,28 +48,19 @@ class Sensors(KeyedScenario):
     prefix = "sensor"
     summary = "a fleet of sensors of one kind, each recalibrated and ageing on its own"
     reference = "made here: linear in four numbers per sensor"
+    rows_per_key = 600
+    usual_noise = 0.1
 
-    def __init__(
-        self,
-        seed: int = 0,
-        rows: int | None = None,
-        *,
-        keys: int = KEYS,
-        late: float = LATE,
-        noise: float = NOISE,
-    ) -> None:
-        check(keys, late, noise)
-        self.noise = noise
-        self._stream = seed
-        default = keys * ROWS_PER_KEY
-        rng = np.random.default_rng([seed, 101])
-        self._joined = joining(rng, keys, late, JOIN)
-        turns: Turns = in_rounds(rng, self._joined, rows or default, MINUTE)
-        late_ones = np.flatnonzero(self._joined).tolist()
-        super().__init__(seed, turns, late_ones, default, f"noise {noise:g} on the label")
+    def _set_up(self, keys: int, late: float, rows: int) -> tuple[Turns, NDArray[np.int64]]:
+        rng = np.random.default_rng([self.seed, 101])
+        joined = joining(rng, keys, late, JOIN)
+        return in_rounds(rng, joined, rows, MINUTE), joined
+
+    def _noise_is(self) -> str:
+        return f"noise {self.noise:g} on the label"
 
     def _series_of(self, key: int, n: int) -> Series:
-        rng = [np.random.default_rng([self._stream, 103, key, part]) for part in range(4)]
+        rng = [np.random.default_rng([self.seed, 103, key, part]) for part in range(4)]
         way = changes(rng[0], n, QUIET, _following)
         numbers = path(_numbers(rng[1], way), way, n)
         random = rng[2].random((n, 2))
@@ -90,19 +76,6 @@ class Sensors(KeyedScenario):
             n * self.noise * sqrt(2.0 / pi),
             way,
         )
-
-
-def sensors(
-    argument: str = "",
-    *,
-    seed: int = 0,
-    rows: int | None = None,
-    keys: int = KEYS,
-    late: float = LATE,
-    noise: float = NOISE,
-) -> Sensors:
-    """``sensors``, or ``sensors:200`` for 200 of them."""
-    return Sensors(seed, rows, keys=count_in(argument, keys), late=late, noise=noise)
 
 
 def basis(reading: Floats, temperature: Floats) -> Floats:
@@ -129,3 +102,6 @@ def _numbers(rng: np.random.Generator, way: tuple[Change, ...]) -> list[Floats]:
             gain, bend = rng.uniform([0.6, -0.5], [2.4, 0.5])
         found.append(np.array([offset, gain, bend, heat]))
     return found
+
+
+sensors = Sensors.of

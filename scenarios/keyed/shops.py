@@ -6,24 +6,20 @@ from math import erf, exp, sqrt
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scenarios.keyed.fleet import (
     Change,
     Floats,
     KeyedScenario,
     Series,
+    Turns,
     changes,
-    check,
-    count_in,
     in_rounds,
     joining,
     path,
 )
 
-KEYS = 20
-DAYS = 600
-NOISE = 0.1  # standard deviation of the logarithm of demand
-LATE = 0.2
 JOIN = (20, 150)  # days on which late shops open
 QUIET = (90, 240)  # days between two changes of a shop
 COMPETITION = 28  # days over which a competitor wins or loses customers
@@ -61,32 +57,22 @@ class Shops(KeyedScenario):
     prefix = "shop"
     summary = "daily demand of shops of very different size, with competitors and policies"
     reference = "made here: a log-linear model of demand"
+    rows_per_key = 600
+    usual_noise = 0.1
 
-    def __init__(
-        self,
-        seed: int = 0,
-        rows: int | None = None,
-        *,
-        keys: int = KEYS,
-        late: float = LATE,
-        noise: float = NOISE,
-    ) -> None:
-        check(keys, late, noise)
-        self.noise = noise
-        self._stream = seed
-        default = keys * DAYS
-        rng = np.random.default_rng([seed, 107])
-        self._joined = joining(rng, keys, late, JOIN)
-        turns = in_rounds(rng, self._joined, rows or default, DAY)
+    def _set_up(self, keys: int, late: float, rows: int) -> tuple[Turns, NDArray[np.int64]]:
+        rng = np.random.default_rng([self.seed, 107])
+        joined = joining(rng, keys, late, JOIN)
+        turns = in_rounds(rng, joined, rows, DAY)
         days = int(turns.ts[-1] / DAY) + 1
-        self._holidays = np.random.default_rng([seed, 108]).random(days) < HOLIDAYS
-        late_ones = np.flatnonzero(self._joined).tolist()
-        super().__init__(
-            seed, turns, late_ones, default, f"log-normal noise {noise:g}, larger for larger shops"
-        )
+        self._holidays = np.random.default_rng([self.seed, 108]).random(days) < HOLIDAYS
+        return turns, joined
+
+    def _noise_is(self) -> str:
+        return f"log-normal noise {self.noise:g}, larger for larger shops"
 
     def _series_of(self, key: int, n: int) -> Series:
-        rng = [np.random.default_rng([self._stream, 109, key, part]) for part in range(4)]
+        rng = [np.random.default_rng([self.seed, 109, key, part]) for part in range(4)]
         way = changes(rng[0], n, QUIET, _following)
         level, strength = rng[1].normal(4.0, 1.0), rng[1].uniform(0.6, 1.4)
         share, elasticity, effect, lost = path(_regimes(rng[1], way), way, n).T
@@ -110,19 +96,6 @@ class Shops(KeyedScenario):
             float(median.sum()) * noise_error(self.noise),
             way,
         )
-
-
-def shops(
-    argument: str = "",
-    *,
-    seed: int = 0,
-    rows: int | None = None,
-    keys: int = KEYS,
-    late: float = LATE,
-    noise: float = NOISE,
-) -> Shops:
-    """``shops``, or ``shops:200`` for 200 of them."""
-    return Shops(seed, rows, keys=count_in(argument, keys), late=late, noise=noise)
 
 
 def noise_error(noise: float) -> float:
@@ -151,3 +124,6 @@ def _regimes(rng: np.random.Generator, way: tuple[Change, ...]) -> list[Floats]:
             often = not often
         found.append(np.array([*(OFTEN if often else RARE), lost]))
     return found
+
+
+shops = Shops.of

@@ -5,25 +5,20 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scenarios.keyed.fleet import (
     Change,
     Floats,
     KeyedScenario,
     Series,
+    Turns,
     by_rate,
     changes,
-    check,
-    count_in,
     joining,
     path,
 )
-from streammeta.errors import UsageError
 
-KEYS = 20
-ROWS_PER_KEY = 500
-NOISE = 0.05  # share of answers turned over
-LATE = 0.2
 JOIN = (500, 3_000)  # rows of the stream from which on late users may come
 QUIET = (80, 300)  # answers of a user between two changes of mind
 DRIFTING = 40  # answers over which a gradual change takes place
@@ -54,34 +49,24 @@ class Users(KeyedScenario):
     prefix = "user"
     summary = "users with tastes in common like or pass items, and change their minds one by one"
     reference = "made here: a linear preference per user"
+    rows_per_key = 500
+    usual_noise = 0.05
+    most_noise = 0.5
 
-    def __init__(
-        self,
-        seed: int = 0,
-        rows: int | None = None,
-        *,
-        keys: int = KEYS,
-        late: float = LATE,
-        noise: float = NOISE,
-    ) -> None:
-        check(keys, late, noise)
-        if noise >= 0.5:
-            raise UsageError(f"noise={noise}: expected a share of answers below 0.5")
-        self.noise = noise
-        self._stream = seed
-        rng = np.random.default_rng([seed, 113])
+    def _set_up(self, keys: int, late: float, rows: int) -> tuple[Turns, NDArray[np.int64]]:
+        rng = np.random.default_rng([self.seed, 113])
         size = len(NUMBERS) + len(KINDS)
         self._tastes = np.linalg.qr(rng.standard_normal((size, size)))[0][:TASTES]
         joined = joining(rng, keys, late, JOIN)
         rates = np.exp(rng.normal(0.0, 0.8, keys))
-        total = rows or keys * ROWS_PER_KEY
-        turns = by_rate(np.random.default_rng([seed, 114]), rates, joined, total, SECONDS)
-        late_ones = np.flatnonzero(joined).tolist()
-        told = f"{noise:.0%} of the answers turned over"
-        super().__init__(seed, turns, late_ones, keys * ROWS_PER_KEY, told)
+        order = np.random.default_rng([self.seed, 114])
+        return by_rate(order, rates, joined, rows, SECONDS), joined
+
+    def _noise_is(self) -> str:
+        return f"{self.noise:.0%} of the answers turned over"
 
     def _series_of(self, key: int, n: int) -> Series:
-        rng = [np.random.default_rng([self._stream, 127, key, part]) for part in range(4)]
+        rng = [np.random.default_rng([self.seed, 127, key, part]) for part in range(4)]
         way = changes(rng[0], n, QUIET, _following)
         threshold = rng[1].uniform(-0.3, 0.3)
         wanted = path(self._preferences(rng[1], way), way, n)
@@ -113,20 +98,7 @@ class Users(KeyedScenario):
         return own / float(np.linalg.norm(own))
 
 
-def users(
-    argument: str = "",
-    *,
-    seed: int = 0,
-    rows: int | None = None,
-    keys: int = KEYS,
-    late: float = LATE,
-    noise: float = NOISE,
-) -> Users:
-    """``users``, or ``users:200`` for 200 of them."""
-    return Users(seed, rows, keys=count_in(argument, keys), late=late, noise=noise)
-
-
-def design(numbers: Floats, kinds: np.typing.NDArray[np.int64]) -> Floats:
+def design(numbers: Floats, kinds: NDArray[np.int64]) -> Floats:
     """What a preference is multiplied with, ``(n, 8)``: five numbers, then one of three kinds."""
     return np.concatenate([numbers, np.eye(len(KINDS))[kinds]], axis=1)
 
@@ -135,3 +107,6 @@ def _following(rng: np.random.Generator, last: str) -> tuple[str, int]:
     if rng.random() < 0.5:
         return "another taste, little by little", DRIFTING
     return "another taste", 0
+
+
+users = Users.of

@@ -126,7 +126,7 @@ def loop(learner: Any, x: Any, y: Any, job: dict[str, Any]) -> tuple[dict[str, A
             predictions[row] = answer
         if shares is not None:
             probabilities[row, : len(shares)] = shares
-        if monotonic() - told >= TELL:
+        if monotonic() - told >= TELL or row + 1 == n:
             told = monotonic()
             _say(f"rows {row + 1}")
     return {"predictions": predictions, "probabilities": probabilities, "seconds": seconds}, learner

@@ -43,7 +43,9 @@ class Drift(Step):
 
 @dataclass(frozen=True)
 class PriorDrift(Step):
-    """From ``at`` on one class has ``share`` of the rows (real prior drift, p(x | y) stays).
+    """From ``at`` on one class has ``share`` of the true labels (prior drift, p(x | y) stays).
+
+    Labels are turned over afterwards: with noise, the class is shown less often (or more).
 
     At each further row of ``at`` it is the next class in the family's order; ``label`` names the
     first one. Rows of the concept are drawn until one has the label that is due.
@@ -66,7 +68,7 @@ class PriorDrift(Step):
         starts = rows_of(self.at, base.card.rows)
         order = labels[first:] + labels[:first]
         admission = Priors(starts, order, self.share)
-        told = f"one class has {self.share:.0%} of the rows {_from(starts)}"
+        told = f"one class has {self.share:.0%} of the true labels {_from(starts)}"
         return stream.changed(
             str(self),
             admissions=(*stream.admissions, admission),
@@ -111,7 +113,7 @@ class NewClasses(Step):
 
 @dataclass(frozen=True, slots=True)
 class Priors:
-    """After ``starts[k]`` the class ``labels[k]`` has ``share`` of the rows."""
+    """After ``starts[k]`` the class ``labels[k]`` has ``share`` of the true labels."""
 
     starts: tuple[int, ...]
     labels: tuple[Label, ...]

@@ -149,7 +149,20 @@ class Missing(Step):
 
 
 @dataclass(frozen=True)
-class NewFeatures(Step):
+class _Count(Step):
+    """``n`` features more or fewer at each row of ``at``."""
+
+    at: At = 0.5
+    n: int = 1
+
+    def __post_init__(self) -> None:
+        keep_at(self)
+        if self.n < 1:
+            raise UsageError(f"{self.name}: n={self.n}: expected 1 feature or more")
+
+
+@dataclass(frozen=True)
+class NewFeatures(_Count):
     """From ``at`` on there are ``n`` more features, N(0, 1), that tell nothing about the label.
 
     Each further row of ``at`` brings ``n`` more.
@@ -157,12 +170,6 @@ class NewFeatures(Step):
 
     name: ClassVar[str] = "new_features"
     constant: ClassVar[int] = 97
-    at: At = 0.5
-    n: int = 1
-
-    def __post_init__(self) -> None:
-        keep_at(self)
-        _at_least_one(self, self.n)
 
     def apply(self, base: Scenario) -> Scenario:
         starts = rows_of(self.at, base.card.rows)
@@ -187,7 +194,7 @@ class NewFeatures(Step):
 
 
 @dataclass(frozen=True)
-class VanishingFeatures(Step):
+class VanishingFeatures(_Count):
     """From ``at`` on ``n`` features (which ones is seeded) are gone; each further row: ``n`` more.
 
     Those of the first 500 rows are meant; one of them always stays.
@@ -195,12 +202,6 @@ class VanishingFeatures(Step):
 
     name: ClassVar[str] = "vanishing_features"
     constant: ClassVar[int] = 101
-    at: At = 0.5
-    n: int = 1
-
-    def __post_init__(self) -> None:
-        keep_at(self)
-        _at_least_one(self, self.n)
 
     def apply(self, base: Scenario) -> Scenario:
         starts = rows_of(self.at, base.card.rows)
@@ -245,8 +246,3 @@ def _numeric(base: Scenario, step: Step, needed: int) -> dict[str, tuple[float, 
             f"{', '.join(numeric) or 'none'}"
         )
     return numeric
-
-
-def _at_least_one(step: Step, n: int) -> None:
-    if n < 1:
-        raise UsageError(f"{step.name}: n={n}: expected 1 feature or more")

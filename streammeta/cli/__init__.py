@@ -55,8 +55,8 @@ app.add_typer(components.app, name="components")
 def main() -> None:
     """Run the command; faults become one line on stderr and an exit code.
 
-    Exit codes: 0 ok, 1 a gate failed, 2 usage, 69 source or sink unreachable, 70 internal error,
-    78 invalid config, 130 interrupted.
+    Exit codes: 0 ok, 1 a gate or a run of a bench failed, 2 usage, 69 source or sink unreachable,
+    70 internal error, 78 invalid config, 130 interrupted.
     """
     # The networks are small: a second thread only waits for the first, and where another process
     # wants the same core it waits for long. Whoever knows better sets the variable.

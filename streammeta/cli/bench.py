@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,10 @@ from streammeta.registry import components, load
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from scenarios.bench import Book, Done, Job, Suite, Summary
+    from scenarios.bench import Book, Done, Job, Journal, Suite, Summary
+    from scenarios.scenario import Card
 
-GATE_FAILED = 1  # exit code
+FAILED = 1  # exit code: a gate does not hold, or a run failed
 GAP = 3  # columns between two cells
 WIDEST = 400  # columns of a table that does not go to a terminal
 
@@ -68,41 +70,102 @@ def bench(
         metavar="FILE", show_default=False,
     ),
 ) -> None:  # fmt: skip
-    """Run models x streams x seeds and print tables: scores, intervals, ranks, recovery, cost."""
+    """Run models x streams x seeds and print tables: scores, intervals, ranks, recovery, cost.
+
+    STREAMMETA_DATA names the folder with the files of open: streams.
+
+    STREAMMETA_PEERS names the environment of capymoa. models (make peers).
+
+    After an interruption the same command goes on where it stopped.
+    """
     if results is not None:
         _write_results(results)
-        return
-    if listed or suite is None:
-        _print_suites(json_out is not None)
-        if suite is None and not listed:
-            raise typer.BadParameter("expected the name of a suite", param_hint="SUITE")
-        return
-    from scenarios.bench import check, standard
+    elif listed:
+        _print_suites(json_out)
+    elif suite is None:
+        _print_suites(None)
+        raise typer.BadParameter("expected the name of a suite", param_hint="SUITE")
+    else:
+        chosen: Suite = load("suites", suite)
+        if gated and chosen.gates is None:
+            raise typer.BadParameter(f"suite {chosen.name} has no gates", param_hint="--check")
+        names = [name.strip() for name in models.split(",") if name.strip()]
+        whole = not (names or quick or rows or seeds)
+        todo = chosen.jobs(models=names or _present(chosen), seeds=seeds, quick=quick, rows=rows)
+        plan = _plan(chosen, todo, named=bool(names), whole=whole)
+        if not _bench(plan, jobs, fresh, json_out, report, gated):
+            raise typer.Exit(FAILED)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is to be done; ``whole``: the suite as it is, nothing left out by the user."""
+
+    suite: Suite
+    jobs: Sequence[Job]
+    cards: Mapping[str, Card]
+    whole: bool
+
+
+def _plan(suite: Suite, todo: Sequence[Job], *, named: bool, whole: bool) -> _Plan:
+    """The jobs that can run; it is said which streams and which of the suite's models cannot.
+
+    Raises:
+        UsageError: no job is left, or a model that the user has ``named`` does not fit a stream.
+    """
+    from scenarios.bench.jobs import cards, check, unfit
+
+    for stream in suite.streams:
+        if why := suite.unavailable(stream):
+            err().print(f"skipped {stream}: {why}", markup=False)
+    if named or not todo:
+        check(todo)
+    found = cards(todo)
+    if not named:
+        skipped = unfit(todo, found)
+        for (model, stream), why in skipped.items():
+            err().print(f"skipped {model} on {stream}: {why}", markup=False)
+        todo = [job for job in todo if (job.model, job.stream) not in skipped]
+        if not todo:
+            check(todo)
+    return _Plan(suite, todo, found, whole)
+
+
+def _bench(
+    plan: _Plan, jobs: int, fresh: bool, json_out: Path | None, report: Path | None, gated: bool
+) -> bool:
+    """Run, write and show; whether every run and, if asked for, every gate is well."""
+    from scenarios.bench import Book, Journal, compare, standard
     from streammeta.report import require_report
 
     if report is not None:
         require_report(report)
-    chosen: Suite = load("suites", suite)
-    if gated and chosen.gates is None:
-        raise typer.BadParameter(f"suite {chosen.name} has no gates", param_hint="--check")
-    names = [name.strip() for name in models.split(",") if name.strip()]
-    names = names or _present(chosen)
-    todo = chosen.jobs(models=names, seeds=seeds, quick=quick, rows=rows)
-    for stream in chosen.streams:
-        if why := chosen.unavailable(stream):
-            err().print(f"skipped {stream}: {why}", markup=False)
-    check(todo)
-    with _json_lines(json_out) as write:
-        book = _run(chosen, todo, jobs, fresh)
-        write(book)
-    tables = (chosen.summarise or standard)(book)
+    suite = plan.suite
+    journal = Journal(suite, plan.jobs, cards=plan.cards)
+    if fresh:
+        journal.clear()
+    journal.open()
+    with _lines(json_out) as write:
+        done, failed = _run(plan, journal, jobs)
+        book = Book([kept.record for kept in done], compare(done))
+        if done:
+            write(book.lines())
     show = err() if json_out is not None and str(json_out) == "-" else out()
+    tables = (suite.summarise or standard)(book) if done else []
     for summary in tables:
         _show(show, summary)
     if report is not None:
-        _write_report(report, chosen, tables)
-    if gated and not _gates_hold(show, chosen, book):
-        raise typer.Exit(GATE_FAILED)
+        _write_report(report, suite, tables)
+    well = not (gated and done) or _gates_hold(show, suite, book)
+    if failed:
+        err().print(
+            f"{failed} of {len(plan.jobs)} runs failed and are in no table; the same command "
+            "does them again and keeps the others",
+            markup=False,
+        )
+        return False
+    journal.clear()
+    return well
 
 
 def _present(suite: Suite) -> list[str]:
@@ -129,46 +192,64 @@ def _gates_hold(show: Console, suite: Suite, book: Book) -> bool:
     return all(gate.ok for gate in gates)
 
 
-def _run(suite: Suite, todo: Sequence[Job], jobs: int, fresh: bool) -> Book:
-    """Do what an interrupted run has left to do, and make the book of all."""
-    from scenarios.bench import Book, Journal, command_line, compare, finish, new_counter, run_jobs
+def _run(plan: _Plan, journal: Journal, jobs: int) -> tuple[list[Done], int]:
+    """Do what an interrupted run has left to do: all finished runs in order, how many failed."""
+    from scenarios.bench import command_line, finish, new_counter, run_jobs
 
-    journal = Journal(suite, todo)
-    if fresh:
-        journal.clear()
+    todo = plan.jobs
     done = journal.read(todo)
+    _tell_plan(plan, journal, len(done))
     left = [job for job in todo if job not in done]
     place = {job: number for number, job in enumerate(todo)}
-    minutes = f"about {suite.minutes:g} minutes when complete, with one process"
-    err().print(f"{suite.name}: {len(todo)} runs, {minutes}", markup=False)
+    counter = new_counter()
+    failed = 0
+    with _ticks(len(todo), len(done), lambda: counter.value) as (tick, tell):
+
+        def fail(job: Job, fault: Exception) -> None:
+            nonlocal failed
+            failed += 1
+            tell(f"FAILED  {job.stream}  {job.model}  seed {job.seed}: {_reason(fault)}")
+
+        with closing(run_jobs(left, jobs, counter, fail)) as outcomes:
+            for outcome in outcomes:
+                kept = finish(outcome, plan.suite, command_line())
+                journal.write(place[outcome.job], kept)
+                done[outcome.job] = kept
+                tick(kept)
+    return [done[job] for job in todo if job in done], failed
+
+
+def _tell_plan(plan: _Plan, journal: Journal, done: int) -> None:
+    """How much there is to do, and how much of it is done."""
+    name, minutes = plan.suite.name, plan.suite.minutes
+    time = f", about {minutes:g} minutes with one process" if plan.whole else ""
+    err().print(f"{name}: {len(plan.jobs)} runs{time}", markup=False)
     if done:
         err().print(
-            f"{len(done)} of them are there from an interrupted run ({journal.folder}); "
-            f"--fresh does them again",
+            f"{done} of them are there from an interrupted run ({journal.folder}); "
+            "--fresh does them again",
             markup=False,
         )
-    counter = new_counter()
-    with _ticks(len(todo), len(done), lambda: counter.value) as tick:
-        for outcome in run_jobs(left, jobs, counter):
-            kept = finish(outcome, suite, command_line())
-            journal.write(place[outcome.job], kept)
-            done[outcome.job] = kept
-            tick(kept)
-    ordered = [done[job] for job in todo]
-    journal.clear()
-    return Book([kept.record for kept in ordered], compare(ordered))
 
 
-def _print_suites(as_json: bool) -> None:
+def _reason(fault: Exception) -> str:
+    from streammeta.errors import StreamMetaError
+
+    told = " ".join(str(fault).split())
+    return told if isinstance(fault, StreamMetaError) else f"{type(fault).__name__}: {told}"
+
+
+def _print_suites(json_out: Path | None) -> None:
     rows = []
     for row in components("suites").values():
         suite: Suite = row.load()
         streams, models = len(suite.streams), len(suite.models)
         rows.append((row.name, row.summary, streams, models, len(suite.seeds), suite.minutes))
-    if as_json:
-        for told in rows:
-            names = ("name", "summary", "streams", "models", "seeds", "minutes")
-            typer.echo(json.dumps(dict(zip(names, told, strict=True))))
+    if json_out is not None:
+        names = ("name", "summary", "streams", "models", "seeds", "minutes")
+        lines = [json.dumps(dict(zip(names, told, strict=True))) for told in rows]
+        with _lines(json_out) as write:
+            write(lines)
         return
     table = plain_table()
     table.add_column("suite", style="bold", no_wrap=True)
@@ -180,19 +261,28 @@ def _print_suites(as_json: bool) -> None:
     out().print(table)
 
 
-@contextmanager
-def _json_lines(path: Path | None) -> Iterator[Callable[[Book], None]]:
-    """A function that writes a book as JSON lines; the file is tried before any work is done.
+def _echo(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(line)
 
-    A file of an earlier run stays as it is until the new book is complete.
+
+@contextmanager
+def _lines(path: Path | None) -> Iterator[Callable[[Iterable[str]], None]]:
+    """A function that writes lines to a file or, for ``-``, to stdout; for ``None`` nowhere.
+
+    The file is tried before any work is done, and one of an earlier run stays as it is until all
+    lines are there.
+
+    Raises:
+        SinkError: the file cannot be written.
     """
     from streammeta.errors import SinkError
 
     if path is None:
-        yield lambda book: None
+        yield lambda lines: None
         return
     if str(path) == "-":
-        yield lambda book: typer.echo("\n".join(book.lines()))
+        yield _echo
         return
     aside = path.with_name(f"{path.name}.part")
     try:
@@ -201,9 +291,12 @@ def _json_lines(path: Path | None) -> Iterator[Callable[[Book], None]]:
     except OSError as fault:
         raise SinkError(f"cannot write {path}: {fault.strerror}") from fault
 
-    def write(book: Book) -> None:
-        aside.write_text("".join(f"{line}\n" for line in book.lines()), encoding="utf-8")
-        aside.replace(path)
+    def write(lines: Iterable[str]) -> None:
+        try:
+            aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            aside.replace(path)
+        except OSError as fault:
+            raise SinkError(f"cannot write {path}: {fault.strerror}") from fault
 
     try:
         yield write
@@ -212,8 +305,13 @@ def _json_lines(path: Path | None) -> Iterator[Callable[[Book], None]]:
 
 
 @contextmanager
-def _ticks(total: int, before: int, rows: Callable[[], int]) -> Iterator[Callable[[Done], None]]:
-    """A function that tells on stderr that a run is done; on a terminal a bar moves meanwhile."""
+def _ticks(
+    total: int, before: int, rows: Callable[[], int]
+) -> Iterator[tuple[Callable[[Done], None], Callable[[str], None]]]:
+    """Functions that tell on stderr that a run is done, and anything else.
+
+    On a terminal a bar moves meanwhile.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -239,7 +337,7 @@ def _ticks(total: int, before: int, rows: Callable[[], int]) -> Iterator[Callabl
     with bar:
         bar.add_task("", total=total, completed=before)
 
-        def tell(done: Done) -> None:
+        def tick(done: Done) -> None:
             nonlocal count
             count += 1
             record = done.record
@@ -255,7 +353,7 @@ def _ticks(total: int, before: int, rows: Callable[[], int]) -> Iterator[Callabl
             for task in bar.task_ids:
                 bar.update(task, completed=count)
 
-        yield tell
+        yield tick, lambda text: bar.console.print(text, markup=False)
 
 
 def _show(console: Console, summary: Summary) -> None:
@@ -294,10 +392,11 @@ def _pages(summary: Summary, width: int) -> list[list[int]]:
 
 def _write_report(path: Path, suite: Suite, tables: Sequence[Summary]) -> None:
     from scenarios.bench import command_line, provenance
+    from scenarios.bench.provenance import in_words
     from streammeta.report import Report, chart, save_png
 
     page = Report(f"bench {suite.name}").text(suite.summary).text(f"command: {command_line()}")
-    page.text(", ".join(f"{name} {value}" for name, value in provenance().items()))
+    page.text(in_words(provenance()))
     for summary in tables:
         page.heading(summary.title).table(summary.head, summary.rows)
         if summary.note:

@@ -13,7 +13,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from streammeta.encode import LARGEST
-from streammeta.events import Event, Label, Output, Predicted, Rejected, Scored, Value
+from streammeta.events import (
+    Event,
+    Label,
+    LabelExpired,
+    Output,
+    Predicted,
+    Rejected,
+    Scored,
+    Value,
+)
 from streammeta.scores import LastLabels
 
 FLOOR = 1e-15  # probabilities are clipped here before the logarithm, as River's LogLoss does
@@ -22,7 +31,13 @@ Answer = tuple[Label | None, dict[Label, float] | None]
 
 
 class Baseline(ABC):
-    """A model made of ``answer`` and ``learn``; ``task`` and ``chunk`` as in ``ModelConfig``."""
+    """A model made of ``answer`` and ``learn``; ``task`` and ``chunk`` as in ``ModelConfig``.
+
+    At the end of a chunk at most ``max_pending`` questions wait for a label, as many as the
+    engine's default: both give up the same ones, the oldest.
+    """
+
+    max_pending: int = 100_000
 
     def __init__(self, task: str, chunk: int = 1) -> None:
         self.task = task
@@ -50,6 +65,8 @@ class Baseline(ABC):
             for event in usable:
                 if event.y is not None:
                     self._settle(event, event.y, outputs)
+            while len(self._pending) > self.max_pending:
+                self._give_up(next(iter(self._pending)), outputs)
         return outputs
 
     def replay(self) -> list[Output]:
@@ -87,6 +104,10 @@ class Baseline(ABC):
         self._row += 1
         self._pending[event.id] = (event.x, told, self._clock)
         outputs.append(told)
+
+    def _give_up(self, question: str, outputs: list[Output]) -> None:
+        _, told, _ = self._pending.pop(question)
+        outputs.append(LabelExpired(question, told.key, told.row, "table_full"))
 
     def _settle(self, event: Event, truth: Label, outputs: list[Output]) -> None:
         found = self._pending.pop(event.id, None)
@@ -193,7 +214,8 @@ class Seasonal(Baseline):
     The answer is for the time the label speaks of: with labels from ``horizon`` rows ahead, that
     of row t is repeated from the newest label of a row t - k * period that is known at t.
 
-    Memory: one label for each key and phase.
+    Memory: one label for each key and phase, and the place of every question that waits for its
+    label, ``max_pending`` of them at most.
 
     >>> model = Seasonal("classification", period=3)
     >>> rows = [Event(str(i), {}, y) for i, y in enumerate("abcabd")]
@@ -225,6 +247,10 @@ class Seasonal(Baseline):
         if event.x is not None:
             self._places[event.id] = self._rows[event.key]
             self._rows[event.key] += 1
+
+    def _give_up(self, question: str, outputs: list[Output]) -> None:
+        super()._give_up(question, outputs)
+        del self._places[question]
 
     def _settle(self, event: Event, truth: Label, outputs: list[Output]) -> None:
         super()._settle(event, truth, outputs)
