@@ -175,7 +175,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "prior_drift": (
             "scenarios.transforms.concepts:with_prior_drift",
-            "one class gets most of the rows of a generated stream",
+            "from a row on one class gets most of the true labels of a generated stream",
         ),
         "new_classes": (
             "scenarios.transforms.concepts:with_new_classes",

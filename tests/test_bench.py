@@ -19,6 +19,7 @@ from scenarios.bench import (
     Journal,
     Outcome,
     Suite,
+    Summary,
     check,
     compare,
     drift_report,
@@ -36,7 +37,7 @@ from scenarios.concept_mix import ConceptMix
 from scenarios.models import SGD_RATES
 from scenarios.prequential import Result
 from scenarios.sine_switch import SineSwitch
-from scenarios.suites import ablation, quickstart, sine_switch
+from scenarios.suites import ablation, open_streams, quickstart, sine_switch
 from streammeta.errors import SourceError, UsageError
 from streammeta.events import Scored
 from streammeta.registry import components
@@ -421,3 +422,42 @@ def test_recovery_of_a_key_counts_that_keys_own_rows() -> None:
     found = finish(outcome, TINY, "").record.recovery
     assert found is not None
     assert (found["drifts"], found["recovered"], found["rows"], found["area"]) == (1, 1, 40.0, 40.0)
+
+
+# -- what the suites show -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(components("suites")))
+def test_every_suite_makes_tables_of_whatever_ran(name: str) -> None:
+    suite = components("suites")[name].load()
+    models = ("no_change", "majority")
+    there = (s for s in suite.streams if not (suite.unavailable(s) or s.startswith("open:")))
+    stream = next(there, "concept_mix")
+    outcomes = [run_job(Job(model, stream, 0, 600, suite.chunks[-1])) for model in models]
+    done = [finish(outcome, suite, "") for outcome in outcomes]
+    tables = (suite.summarise or standard)(Book([kept.record for kept in done], compare(done)))
+    assert tables
+    assert any(row[0] == "no_change" or "no_change" in row for row in tables[0].rows)
+
+
+def test_a_table_with_a_cell_too_many_is_refused() -> None:
+    with pytest.raises(ValueError, match="made up: 3 cells, expected 2"):
+        Summary("made up", ["a", "b"], [["1", "2"], ["1", "2", "3"]])
+
+
+def test_peers_stand_beside_what_they_scored_elsewhere_only_where_rows_agree() -> None:
+    whole = [judged(model, "open:elec2", 10) for model in ("no_change", "streammeta")]
+    for outcome in whole:
+        outcome.card = replace(outcome.card, rows=100)
+    (table,) = open_streams.elsewhere(book(whole))
+    assert list(table.rows) == [["no_change", "90.0 (85.3)"]]
+    cut = judged("no_change", "open:elec2", 10)
+    cut.card = replace(cut.card, rows=45_312)  # a cap
+    few = replace(whole[0], job=replace(whole[0].job, rows=100))
+    for outcome in (cut, few):
+        assert open_streams.elsewhere(book([outcome])) == []
+
+
+def test_the_page_of_results_is_what_the_command_writes() -> None:
+    root = Path(__file__).parent.parent
+    assert (root / "RESULTS.md").read_text(encoding="utf-8") == page(root / "results")

@@ -40,6 +40,9 @@ class Summary:
     """One table of a summary, and perhaps a picture; ``note`` stands below the table.
 
     ``detail`` marks a table of one stream among many, which a page may fold away.
+
+    Raises:
+        ValueError: a row has more or fewer cells than ``head``.
     """
 
     title: str
@@ -50,6 +53,11 @@ class Summary:
     x_label: str = ""
     y_label: str = ""
     detail: bool = False
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.head):
+                raise ValueError(f"{self.title}: {len(row)} cells, expected {len(self.head)}")
 
 
 @dataclass(frozen=True, slots=True)

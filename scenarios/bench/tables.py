@@ -189,6 +189,7 @@ def speed(book: Book) -> list[Summary]:
         "p99 us",
         "max us",
         "peak MB",
+        "of it new",
         "score",
     ]
     note = (

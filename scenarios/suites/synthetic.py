@@ -8,8 +8,9 @@ ROWS = 5_000  # of each stream
 ABOUT = """
 Generated streams with exactly known drifts: abrupt, gradual, incremental, recurring, blips and
 none; of concepts, of features alone, of label priors; late labels, missing values, new features
-and new classes. `reset@drift` is told the true drifts and restarts there: what perfect detection
-and no memory would give. `sgd@best` is the best of seven fixed rates in hindsight.
+and new classes; users who change their minds one by one. `reset@drift` is told the true drifts and
+restarts there: what perfect detection and no memory would give. `sgd@best` is the best of seven
+fixed rates in hindsight.
 """
 
 SUITE = Suite(
@@ -35,6 +36,7 @@ SUITE = Suite(
         "hyperplane | drift('none') | prior_drift()",
         "random_rbf | drift('none') | vanishing_features()",
         "hyperplane | drift('none') | seasonality()",
+        "users",
     ),
     models=(
         "streammeta",
