@@ -150,6 +150,23 @@ KNOWN = {
 }
 """Names of files in the folder ``STREAMMETA_DATA``."""
 
+_UCI = "https://archive.ics.uci.edu/dataset"
+RIVER_LICENCES = {
+    "Phishing": ("CC BY 4.0", f"{_UCI}/379"),
+    "ImageSegments": ("CC BY 4.0", f"{_UCI}/147"),
+    "Shuttle": ("CC BY 4.0", f"{_UCI}/148"),
+}
+"""River's data sets: (licence, the page that states it), where it is known for certain."""
+
+
+def licence_of(river: str) -> str:
+    """The licence of River's data set ``river``, and where it is stated; or ``NOT_STATED``."""
+    if river not in RIVER_LICENCES:
+        return NOT_STATED
+    licence, page = RIVER_LICENCES[river]
+    return f"{licence} ({page})"
+
+
 _SEEN: dict[tuple[tuple[str, int, int], bool], str] = {}
 
 

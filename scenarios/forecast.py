@@ -48,8 +48,9 @@ class ForecastStream(Scenario):
     Every column is z-scored with mean and standard deviation of its first 20 % of rows. The next
     5 % are for choosing settings; questions from 25 % on are scored. The card counts questions:
     question 0 is asked at row ``lookback - 1``. A change of regime is a drift at the question of
-    its row, though up to ``horizon`` questions before have their answers beyond it. The last
-    ``horizon`` questions get no answer.
+    its row; the ``horizon`` questions before have their answers beyond it, which the card's
+    ``horizon`` tells whoever judges the losses around a change. The last ``horizon`` questions
+    get no answer.
 
     Args:
         table: the series; the seed of a recorded one changes nothing.
@@ -95,6 +96,7 @@ class ForecastStream(Scenario):
             best=best,
             score_from=scored - first,
             train_until=train - first,
+            horizon=self.horizon,
             source=table.source,
             licence=table.licence,
             checksum=table.checksum,

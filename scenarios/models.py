@@ -96,7 +96,11 @@ no_replay = _variant({"replay": False})
 def reset(
     *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
 ) -> Model:
-    """The default model, reset at each alarm; with rows, at these and nowhere else."""
+    """The default without challengers, all networks and weights restarted at each alarm.
+
+    With rows: restarted at these and nowhere else. A challenger would have nothing to start from
+    but what was thrown away.
+    """
     changes: dict[str, Any] = {"on_drift": "reset"}
     if argument:
         changes["known_drifts"] = _rows("reset", argument)
@@ -170,8 +174,12 @@ def sgd(*, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[s
 def river(
     *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
 ) -> Model:
-    """A River estimator: a short name or ``module:Class``."""
-    return RiverModel(river_estimator(argument, task, seed), task, chunk)
+    """A River estimator: a short name or ``module:Class``.
+
+    Those with a short name take text, so the key of a stream with keys is a feature for them.
+    """
+    estimator = river_estimator(argument, task, seed)
+    return RiverModel(estimator, task, chunk, takes_text=":" not in argument)
 
 
 def capymoa(

@@ -24,7 +24,7 @@ class OpenStream(FileStream):
     """
 
     def __init__(self, name: str, seed: int = 0, rows: int | None = None) -> None:
-        stem, asked = parse(name)
+        stem, asked = parse(_named(name))
         known = KNOWN.get(stem)
         usual = known_reading(known) if known else Reading(target="target")
         if asked == Reading():
@@ -50,8 +50,18 @@ def elec2(seed: int = 0, rows: int | None = None) -> Scenario:
 
 
 def _river_elec2(seed: int, rows: int | None) -> RiverStream:
+    _river_elec2_data()
+    return river_stream("Elec2", seed, rows)
+
+
+def _river_elec2_data() -> None:
+    """Do nothing where River has the data.
+
+    Raises:
+        SourceError: it has to be downloaded first.
+    """
     try:
-        return river_stream("Elec2", seed, rows)
+        data_set("Elec2")
     except SourceError as fault:
         raise SourceError(
             f"Elec2 is not on this machine: set {VARIABLE} to a folder with elec2.csv.gz in it, "
@@ -61,19 +71,38 @@ def _river_elec2(seed: int, rows: int | None) -> RiverStream:
 
 def available(name: str) -> bool:
     """Whether the data of the scenario ``name`` is here; generated ones always are."""
+    return not unavailable(name)
+
+
+def unavailable(name: str) -> str:
+    """Why the data of the scenario ``name`` is not here and how to get it, or nothing.
+
+    Of open: and river: streams the words are those of the error that building one would raise.
+    """
     family, _, argument = name.partition("|")[0].strip().partition(":")
     try:
         if family == "open":
-            find_file(parse(argument)[0])
+            find_file(parse(_named(argument))[0])
         elif family == "river":
             data_set(argument)
         elif family == "file":
-            return Path(parse(argument)[0]).is_file()
-        elif family == "elec2":
-            return available("open:elec2") or available("river:Elec2")
-    except (SourceError, UsageError):
-        return False
-    return True
+            path = Path(parse(argument)[0])
+            return "" if path.is_file() else f"{path}: no such file"
+        elif family == "elec2" and not available("open:elec2"):
+            _river_elec2_data()
+    except (SourceError, UsageError) as fault:
+        return str(fault)
+    return ""
+
+
+def _named(argument: str) -> str:
+    """``argument``, if it begins with the name of a stream."""
+    if not argument or argument[0] in "@?":
+        raise UsageError(
+            f"open:{argument}: expected open:NAME, a file NAME.csv.gz in the folder that "
+            f"{VARIABLE} names; known: {', '.join(KNOWN)}"
+        )
+    return argument
 
 
 def find_file(name: str) -> Path:

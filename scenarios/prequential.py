@@ -66,7 +66,7 @@ class Result:
     how many questions that key had before. ``drifts`` are rows with an alarm, ``key_alarms`` the
     same counted in rows of the alarm's key. ``peak_rss_mb`` is the most memory the process held
     meanwhile, where the system can tell, or else ever; ``growth_mb`` is that above what it
-    held at the start. ``events`` counts questions. ``watches``: the model may raise alarms.
+    held at the start. ``events`` counts questions. ``watches``: the model finds drifts by itself.
     """
 
     model: str
@@ -140,7 +140,7 @@ def prequential(
     chunk = chunk or int(_trait(model, "chunk"))
     scores = scores_for(task, start=score_from)
     result = Result(name or type(model).__name__, seed, chunk, task, scores)
-    result.watches = getattr(getattr(model, "config", None), "on_drift", "ignore") != "ignore"
+    result.watches = _watches(model)
     record = _Recorder(result, score_from)
     waits: array[float] = array("d")
     source = iter(events)
@@ -216,7 +216,8 @@ class _Recorder:
             elif isinstance(output, DriftDetected):
                 result.drifts.append(output.row)
                 own = result.key_alarms.setdefault(output.key, [])
-                own.append(result.key_rows[output.row])
+                # the alarm's row is the newest question of any key: the key's own newest is wanted
+                own.append(self._asked[self._numbers[output.key]] - 1)
             elif isinstance(output, Rejected):
                 result.rejected += 1
                 if len(result.reasons) < FIRST_REASONS:
@@ -247,6 +248,14 @@ class _Recorder:
         for expert, loss in (scored.experts or {}).items():
             total, n = self._own.get(expert, (0.0, 0))
             self._own[expert] = (total + loss, n + 1)
+
+
+def _watches(model: Model) -> bool:
+    """Whether it finds drifts by itself: neither told of them nor frozen before they come."""
+    config: Any = getattr(model, "config", None)
+    if getattr(config, "on_drift", "ignore") == "ignore":
+        return False
+    return config.known_drifts is None and config.freeze_at is None
 
 
 def _trait(model: Model, name: str) -> Any:

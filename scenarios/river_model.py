@@ -15,7 +15,7 @@ from typing import Any
 
 from streammeta.errors import UsageError
 from streammeta.events import Label, Value
-from streammeta.experts.baselines import Answer, Baseline
+from streammeta.experts.baselines import Answer, Baseline, with_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +68,20 @@ NAMES: dict[str, Entry] = {
 
 
 class RiverModel(Baseline):
-    """Wraps a River estimator; its rows lose missing values, which River cannot take."""
+    """Wraps a River estimator; its rows lose missing values, which River cannot take.
 
-    def __init__(self, estimator: Any, task: str, chunk: int = 1) -> None:
+    ``takes_text``: of a stream with keys, the key is a feature of the rows.
+    """
+
+    def __init__(
+        self, estimator: Any, task: str, chunk: int = 1, *, takes_text: bool = False
+    ) -> None:
         super().__init__(task, chunk)
         self.estimator = estimator
+        self._takes_text = takes_text
 
     def answer(self, x: Mapping[str, Value], key: str) -> Answer:
-        known = {name: value for name, value in x.items() if value is not None}
+        known = self._known(x, key)
         try:
             if self.task == "regression":
                 value = self.estimator.predict_one(known)
@@ -90,11 +96,15 @@ class RiverModel(Baseline):
         return max(probabilities, key=probabilities.__getitem__), probabilities
 
     def learn(self, x: Mapping[str, Value], y: Label, key: str) -> None:
-        known = {name: value for name, value in x.items() if value is not None}
+        known = self._known(x, key)
         try:
             self.estimator.learn_one(known, y)
         except Exception as fault:
             raise self._refused(fault) from fault
+
+    def _known(self, x: Mapping[str, Value], key: str) -> dict[str, Value]:
+        told = with_key(x, key) if self._takes_text else x
+        return {name: value for name, value in told.items() if value is not None}
 
     def _shares(self, known: Mapping[str, Value]) -> dict[Label, float] | None:
         """``None`` of a classifier that names classes only."""

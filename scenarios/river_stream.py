@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
-from scenarios.data_sets import NOT_STATED, sha256
+from scenarios.data_sets import licence_of, sha256
 from scenarios.scenario import Card, Scenario
 from streammeta.errors import SourceError, UsageError
 from streammeta.events import Event, Label, Value
@@ -46,7 +46,7 @@ class RiverStream(Scenario):
             reference=pages[0] if pages else f"river.datasets.{type(self._data).__name__}",
             default_rows=self._data.n_samples,
             source=getattr(self._data, "url", f"bundled with River: {path.name}"),
-            licence=NOT_STATED,
+            licence=licence_of(type(self._data).__name__),
             checksum=sha256(path) if path.is_file() else "",
             fixed=True,
         )

@@ -42,6 +42,8 @@ class Card:
     ``score_from`` are predicted and learned, but not scored; a model that learns once fits itself
     to those before ``train_until`` and chooses its settings on the others of them.
     ``announcements`` maps a row to the line that a live run shows when that row passes.
+    ``horizon``: rows between a question and the row whose value it asks for. Drifts are rows of
+    the values, so what a drift costs begins with questions ``horizon`` rows before it.
 
     ``fixed``: the rows are the same for every seed, as those of recorded data are.
     ``source``, ``licence`` and ``checksum`` (SHA-256 of the file) belong to recorded data.
@@ -61,6 +63,7 @@ class Card:
     key_drifts: Mapping[str, tuple[Span, ...]] = field(default_factory=dict)
     score_from: int = 0
     train_until: int = 0
+    horizon: int = 0
     fixed: bool = False
     source: str = ""
     licence: str = ""

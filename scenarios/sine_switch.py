@@ -7,6 +7,7 @@ from math import pi
 
 import numpy as np
 
+from scenarios.generated import gaussian_mae
 from scenarios.scenario import Card, Scenario
 from streammeta.events import Label, Value
 
@@ -25,6 +26,7 @@ class SineSwitch(Scenario):
     def __init__(self, seed: int = 0, rows: int | None = None) -> None:
         self.seed = seed
         total = rows or TASKS * TASK_ROWS
+        best = gaussian_mae(NOISE)
         switches = range(TASK_ROWS, total, TASK_ROWS)
         self.card = Card(
             name="sine_switch",
@@ -32,9 +34,10 @@ class SineSwitch(Scenario):
             rows=total,
             drifts=tuple((row, row) for row in switches),
             description=f"a sine of new amplitude and phase every {TASK_ROWS} rows, noise {NOISE}",
-            ceiling=f"mean squared error {NOISE**2} (noise), mean absolute error 0.0399",
+            ceiling=f"mean squared error {NOISE**2:.4g} (noise), mean absolute error {best:.4g}",
             reference="Finn, Abbeel & Levine 2017, arXiv 1703.03400, section 5.1, as a stream",
             default_rows=TASKS * TASK_ROWS,
+            best=best,
         )
 
     def pairs(self) -> Iterator[tuple[dict[str, Value], Label]]:

@@ -287,7 +287,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "reset": (
             "scenarios.models:reset",
-            "the default, reset at each alarm; reset@drift at the true drifts instead",
+            "no_challengers, restarted at each alarm; reset@drift at the true drifts instead",
         ),
         "oracle": (
             "scenarios.models:oracle",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from drift import Segmenter
 from scenarios.concept_mix import ConceptMix
 from scenarios.models import at_drift, build
+from scenarios.peers.bridge import Table
 from scenarios.prequential import prequential
 from scenarios.river_model import NAMES
 from scenarios.scenario import Card
@@ -31,7 +32,7 @@ from streammeta.events import (
     Predicted,
     Scored,
 )
-from streammeta.experts.baselines import Seasonal
+from streammeta.experts.baselines import KEY, Seasonal, with_key
 from streammeta.registry import components
 from streammeta.sources.labels import at_horizon, delayed
 
@@ -359,3 +360,42 @@ def test_logistic_regression_is_rivers_own_for_two_classes_and_for_more() -> Non
     assert ours.predict_proba_one({"a": 0.5, "b": 0.5}) == pytest.approx(
         more.predict_proba_one({"a": 0.5, "b": 0.5})
     )
+
+
+# -- keys --------------------------------------------------------------------------------------
+
+
+def two_keys(rows: int = 400) -> list[Event]:
+    """Key and nothing else tells the label: ``a`` has one answer, ``b`` the other."""
+    return [
+        Event(str(i), {"x": float(i % 7)}, ("up", "down")[i % 2], key=("a", "b")[i % 2])
+        for i in range(rows)
+    ]
+
+
+KNOWING = ("sgd@0.03", "river.hat", "river.logistic", "river.arf", "river.knn", "capymoa.hat")
+
+
+@pytest.mark.parametrize("model", KNOWING)
+def test_a_learner_that_knows_no_keys_is_given_the_key_as_a_feature(model: str) -> None:
+    if model.startswith("capymoa."):
+        table = Table("classification")
+        table.read(iter(two_keys(4)), None)
+        assert table.columns() == {"x": None, KEY: ["a", "b"]}
+        return
+    made = build(model, task="classification")
+    result = prequential(made, two_keys(), task="classification", chunk=1)
+    assert sum(result.losses[200:]) == 0.0
+
+
+def test_a_stream_without_keys_gets_no_further_feature() -> None:
+    assert with_key({"x": 1.0}, "") == {"x": 1.0}
+    assert with_key({"x": 1.0}, "a") == {"x": 1.0, KEY: "a"}
+
+
+def test_who_is_told_of_drifts_or_frozen_does_not_find_them() -> None:
+    watching = {
+        name: prequential(build(name, task="classification"), two_keys(5)).watches
+        for name in ("streammeta", "reset", "no_drift", "frozen@3", "oracle@3", "reset@3", "sgd@1")
+    }
+    assert [name for name, watches in watching.items() if watches] == ["streammeta", "reset"]

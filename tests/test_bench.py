@@ -32,12 +32,14 @@ from scenarios.bench import (
     run_jobs,
     standard,
 )
+from scenarios.bench.jobs import cards, unfit
 from scenarios.bench.results import page
 from scenarios.concept_mix import ConceptMix
 from scenarios.models import SGD_RATES
-from scenarios.prequential import Result
+from scenarios.prequential import Latency, Result
 from scenarios.sine_switch import SineSwitch
 from scenarios.suites import ablation, open_streams, quickstart, sine_switch
+from streammeta.cli.bench import GAP
 from streammeta.errors import SourceError, UsageError
 from streammeta.events import Scored
 from streammeta.registry import components
@@ -72,7 +74,12 @@ def test_every_suite_of_the_registry_is_complete() -> None:
         assert {m.removeprefix(peers.PREFIX) for m in called} <= set(peers.NAMES)
         here = [m for m in suite.models if m not in called]  # peers may not be installed
         jobs = suite.jobs(models=here, quick=True)  # nor the files of the open streams be there
-        check(jobs or [Job(model, "concept_mix", 0) for model in here])
+        jobs = jobs or [Job(model, "concept_mix", 0) for model in here]
+        misfits = unfit(jobs, cards(jobs))
+        for model in here:  # one stream may be nothing for a model, most must be something
+            assert 2 * sum(m == model for m, _ in misfits) < len({job.stream for job in jobs})
+        told = (suite.about + suite.summary).replace("`", "")
+        assert all(f"{name} = {value}" in told for name, value in suite.overrides)
 
 
 def test_two_processes_give_the_same_numbers_as_one() -> None:
@@ -107,9 +114,30 @@ def test_a_book_comes_back_from_its_file_and_a_broken_line_is_named(tmp_path: Pa
     file.write_text("\n".join(book.lines()) + "\n")
     assert read_book(file) == book
     assert [pair.seeds for pair in book.pairs] == [[0, 1]]
-    file.write_text('{"kind": "run"}\n')
-    with pytest.raises(SourceError, match=r"tiny\.jsonl line 1: no record of a bench"):
+    for line in ('{"kind": "run"}', '{"kind": "walk"}', "{}", "[]", "7", "{"):
+        file.write_text(f"{line}\n")
+        with pytest.raises(SourceError, match=r"tiny\.jsonl line 1: no record of a bench"):
+            read_book(file)
+
+
+def test_a_book_of_an_earlier_version_says_how_to_write_it_again(tmp_path: Path) -> None:
+    line = {"suite": "tiny", "stream": "s", "model": "m", "seed": 0, "rows": 9, "metric": {}}
+    file = tmp_path / "tiny.jsonl"
+    file.write_text(f"{json.dumps(line)}\n")
+    with pytest.raises(SourceError, match="written by an earlier version") as told:
         read_book(file)
+    assert f"streammeta bench tiny --json {file} again" in str(told.value)
+
+
+def test_a_record_keeps_the_settings_that_its_job_asked_for(tmp_path: Path) -> None:
+    settings = (("learner", "maml"), ("rates", (0.1, 0.01)))
+    outcome = judged("streammeta", "sensor_fault", 5)
+    outcome.job = replace(outcome.job, overrides=settings)
+    made = book([outcome])
+    assert made.runs[0].asked["overrides"] == {"learner": "maml", "rates": [0.1, 0.01]}
+    file = tmp_path / "tiny.jsonl"
+    file.write_text("\n".join(made.lines()) + "\n")
+    assert read_book(file) == made
 
 
 def test_a_bench_that_was_cut_off_goes_on_and_another_plan_does_not(tmp_path: Path) -> None:
@@ -282,6 +310,8 @@ def judged(model: str, stream: str, errors: int, seed: int = 0) -> Outcome:
         wrong = row < errors
         scores.update(Scored(str(row), "", row, "a", "b" if wrong else "a", float(wrong), 0.1, 0))
     result = Result(model, seed, 1, "classification", scores)
+    result.rows = array("q", range(100))
+    result.losses = array("d", [float(row < errors) for row in range(100)])
     asked(result, 100)
     return Outcome(Job(model, stream, seed), ConceptMix().card, result)
 
@@ -332,6 +362,25 @@ def test_differences_are_taken_row_by_row_on_the_rows_that_both_have() -> None:
     assert (same.difference, same.verdict) == (0.0, "draw")
 
 
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_a_difference_is_judged_by_the_rows_within_each_seed_however_many_there_are(
+    seeds: int,
+) -> None:
+    """Seeds that differ in how much is gained do not blur that on these rows it is gained."""
+    done = []
+    for seed in range(seeds):
+        rng = np.random.default_rng([seed, 6])
+        noise = rng.normal(0.0, 0.2, 400)
+        for model, gain in (("streammeta", 0.0), ("other", 0.2 * (1 + seed))):
+            losses = (2.0 + gain + (noise if gain else 0.0) + np.zeros(400)).tolist()
+            done.append(finish(made_up(model, seed, losses), TINY, ""))
+    (pair,) = compare(done)
+    assert pair.difference == pytest.approx(0.1 * (seeds + 1), abs=0.03)
+    expected = 1.96 * 0.2 / np.sqrt(400 * seeds)  # of independent rows
+    assert 0.6 * expected < (pair.high - pair.low) / 2 < 1.4 * expected
+    assert (pair.low < pair.difference < pair.high, pair.verdict) == (True, "win")
+
+
 def test_several_streams_give_a_glance_ranks_and_wins() -> None:
     outcomes = [
         made_up(model, 0, [loss] * 60, stream)
@@ -345,6 +394,88 @@ def test_several_streams_give_a_glance_ranks_and_wins() -> None:
         ["better", "1.00"], ["streammeta", "2.00"], ["worse", "3.00"]]  # fmt: skip
     assert standings.rows[0][2:] == ["0", "0", "3"]
     assert standings.rows[2][2:] == ["3", "0", "0"]
+
+
+LOSSES = (("streammeta", 1.0), ("worse", 2.0), ("better", 0.5))
+
+
+def test_who_misses_a_stream_has_no_rank_and_the_stream_stays_for_the_others() -> None:
+    made = [
+        made_up(model, 0, [loss] * 60, stream)
+        for stream in ("one", "two", "three")
+        for model, loss in (*LOSSES, ("fussy", 0.1))
+        if (model, stream) != ("fussy", "two")
+    ]
+    capped = made_up("slow", 0, [0.1] * 60, "one")
+    capped.job = replace(capped.job, cap=60)
+    capped.card = replace(capped.card, rows=600)
+    standings = standard(book([*made, capped]))[-1]
+    assert [row[:2] for row in standings.rows] == [
+        ["better", "1.00"], ["streammeta", "2.00"], ["worse", "3.00"], ["fussy", "-"], ["slow", "-"]
+    ]  # fmt: skip
+    assert "mean ranks over 3 streams" in standings.note
+    assert standings.note.endswith("without a rank: slow (first 60 rows), fussy (not on two)")
+
+
+def test_a_stream_that_only_one_model_had_costs_nobody_a_rank() -> None:
+    made = [
+        made_up(model, 0, [loss] * 60, stream)
+        for stream in ("one", "two")
+        for model, loss in LOSSES
+    ]
+    standings = standard(book([*made, made_up("worse", 0, [0.0] * 60, "own")]))[-1]
+    assert "mean ranks over 2 of 3 streams" in standings.note
+    assert [row[1] for row in standings.rows] == ["1.00", "2.00", "3.00"]
+
+
+def test_streams_of_two_tasks_are_each_ranked_in_their_own_direction() -> None:
+    """The default errs least on both: lower is better on one, higher on the other."""
+    ours, theirs = ("streammeta", 1.0, 5), ("other", 2.0, 40)
+    made = [
+        outcome
+        for model, loss, wrong in (ours, theirs)
+        for outcome in (made_up(model, 0, [loss] * 100, "one"), judged(model, "two", wrong))
+    ]
+    *_, glance, standings = standard(book(made))
+    assert [row[:2] for row in standings.rows] == [["streammeta", "1.00"], ["other", "2.00"]]
+    assert glance.title == "main score: every model on every stream"
+    assert glance.rows[0] == ["streammeta", "1.0000", "95.0"]
+    assert glance.note.endswith("mae on one; accuracy, % on two")
+
+
+def test_of_several_chunks_means_and_ranks_are_of_the_smallest() -> None:
+    made = []
+    for chunk, factor in ((4, 1.0), (16, -3.0)):  # another order, were the chunks averaged
+        for stream in ("one", "two"):
+            for model, loss in LOSSES:
+                outcome = made_up(model, 0, [10.0 + factor * loss] * 60, stream)
+                outcome.job = replace(outcome.job, chunk=chunk)
+                outcome.result.chunk = chunk
+                made.append(outcome)
+    *_, glance, standings = standard(book(made))
+    assert book(made).mean("worse", "one") == 12.0
+    assert glance.rows[1] == ["worse", "12.0000", "12.0000"]
+    assert [row[:2] for row in standings.rows] == [
+        ["better", "1.00"], ["streammeta", "2.00"], ["worse", "3.00"]]  # fmt: skip
+    assert standings.rows[0][2:] == ["0", "0", "2"]
+    for table in (glance, standings):
+        assert "chunk 4 only, of 4, 16" in table.note
+
+
+def test_the_leaderboard_shows_latency_and_stays_within_120_columns() -> None:
+    outcomes = []
+    for seed in (0, 1):
+        for model in ("streammeta", "capymoa.samknn"):
+            outcome = judged(model, "open:elec2", 12 + seed, seed)
+            outcome.card = replace(outcome.card, drifts=())
+            outcome.result.latency = Latency(150.0 * (1 + seed), 9_000.0, 1e6)
+            outcome.result.seconds, outcome.result.events = 0.01, 100
+            outcomes.append(outcome)
+    (table,) = leaderboard(book(outcomes))
+    assert table.head[-1] == "p50/p99 us"
+    assert [row[-1] for row in table.rows] == ["225/9,000"] * 2
+    columns = zip(table.head, *table.rows, strict=True)
+    assert sum(max(map(len, column)) + GAP for column in columns) <= 120
 
 
 def test_results_are_written_from_books_alone(tmp_path: Path) -> None:
@@ -424,6 +555,19 @@ def test_recovery_of_a_key_counts_that_keys_own_rows() -> None:
     assert (found["drifts"], found["recovered"], found["rows"], found["area"]) == (1, 1, 40.0, 40.0)
 
 
+def test_recovery_of_a_forecast_begins_with_the_first_value_beyond_the_change() -> None:
+    """Losses of 1 for 40 values from the change on: asked for before it, and part of its cost."""
+    name = "forecast:regimes@24"
+    outcome = run_job(Job("no_change", name, 0, 1_500))
+    (change, _), *_ = outcome.card.drifts
+    outcome.card = replace(outcome.card, drifts=((change, change),))
+    for place, row in enumerate(outcome.result.rows):
+        outcome.result.losses[place] = float(change <= row + 24 < change + 40)
+    found = finish(outcome, TINY, "").record.recovery
+    assert found is not None
+    assert (found["drifts"], found["recovered"], found["rows"], found["area"]) == (1, 1, 40.0, 40.0)
+
+
 # -- what the suites show -----------------------------------------------------------------------
 
 
@@ -445,17 +589,65 @@ def test_a_table_with_a_cell_too_many_is_refused() -> None:
         Summary("made up", ["a", "b"], [["1", "2"], ["1", "2", "3"]])
 
 
-def test_peers_stand_beside_what_they_scored_elsewhere_only_where_rows_agree() -> None:
-    whole = [judged(model, "open:elec2", 10) for model in ("no_change", "streammeta")]
-    for outcome in whole:
-        outcome.card = replace(outcome.card, rows=100)
-    (table,) = open_streams.elsewhere(book(whole))
-    assert list(table.rows) == [["no_change", "90.0 (85.3)"]]
+@pytest.fixture
+def first_60(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the figures elsewhere were over 60 rows."""
+    monkeypatch.setattr(open_streams, "ELSEWHERE_ROWS", 60)
+
+
+@pytest.mark.usefixtures("first_60")
+def test_peers_stand_beside_what_they_scored_elsewhere_over_the_same_first_rows() -> None:
+    """Ten errors, all among the first 60 of 100 rows: 50 of 60 are right."""
+    models = ("no_change", "capymoa.arf", "streammeta", "sgd@best")
+    made = [judged(model, f"open:{name}", 10) for model in models for name in ("elec2", "sea")]
+    (table,) = open_streams.elsewhere(book(made, open_streams.SUITE))
+    assert list(table.head) == ["accuracy %", "elec2", "sea"]
+    assert list(table.rows) == [
+        ["no_change", "83.3 (85.3)", "83.3 (51.3)"],
+        ["capymoa.arf", "83.3 (87.5)", "83.3 (89.0)"],
+    ]
+
+
+@pytest.mark.usefixtures("first_60")
+def test_other_rows_than_elsewhere_are_not_compared() -> None:
     cut = judged("no_change", "open:elec2", 10)
-    cut.card = replace(cut.card, rows=45_312)  # a cap
-    few = replace(whole[0], job=replace(whole[0].job, rows=100))
-    for outcome in (cut, few):
-        assert open_streams.elsewhere(book([outcome])) == []
+    del cut.result.rows[50:], cut.result.losses[50:]
+    chunked, seeded, late = (judged("no_change", "open:elec2", 10) for _ in range(3))
+    chunked.result.chunk = 16
+    seeded.result.seed = 1
+    late.job = replace(late.job, label_delay=5)
+    for outcome in (cut, chunked, seeded, late):
+        made = book([outcome], open_streams.SUITE)
+        assert open_streams.elsewhere(made) == []
+        assert open_streams.gates(made) == []
+
+
+def test_a_file_that_is_shorter_is_compared_as_a_whole() -> None:
+    rows = open_streams.KNOWN["weather"].rows
+    assert rows < open_streams.ELSEWHERE_ROWS
+    outcome = judged("no_change", "open:weather", 32)
+    outcome.result.rows = array("q", range(rows))
+    outcome.result.losses = array("d", [float(row % 25 < 8) for row in range(rows)])
+    (gate,) = open_streams.gates(book([outcome], open_streams.SUITE))
+    assert gate.ok
+    outcome.result.rows.pop()
+    outcome.result.losses.pop()
+    assert open_streams.gates(book([outcome], open_streams.SUITE)) == []
+
+
+@pytest.mark.usefixtures("first_60")
+@pytest.mark.parametrize(("wrong", "ok"), [(9, True), (10, False)])
+def test_a_peer_without_a_seed_must_score_what_it_scored_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, wrong: int, ok: bool
+) -> None:
+    """A loop of no shared code had 9 of 60 wrong on elec2; those with a seed may differ."""
+    figures = {"no_change": (85.0,), "river.hat": (0.0,), "capymoa.arf": (0.0,)}
+    monkeypatch.setattr(open_streams, "ELSEWHERE", figures)
+    made = book([judged(model, "open:elec2", wrong) for model in figures], open_streams.SUITE)
+    (gate,) = open_streams.gates(made)
+    assert gate.ok is ok
+    apart = "0.00" if ok else "1.67"
+    assert f"farthest on open:elec2, {apart} points" in gate.text
 
 
 def test_the_page_of_results_is_what_the_command_writes() -> None:

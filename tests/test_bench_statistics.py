@@ -56,6 +56,19 @@ def test_an_interval_holds_resamples_between_the_least_and_the_largest(losses: n
     assert bootstrap(losses) == found, "the same losses give the same interval"
 
 
+def test_series_are_resampled_each_on_its_own() -> None:
+    """The mean over n alike has an interval narrower by the root of n; drawn alike, it had not."""
+    rng = np.random.default_rng(7)
+    series = [rng.normal(size=1_000) for _ in range(4)]
+    one, four = bootstrap(series[0]), bootstrap(*series)
+    assert four.mean == pytest.approx(np.mean(series))
+    assert (four.high - four.low) / (one.high - one.low) == pytest.approx(0.5, abs=0.1)
+    same = bootstrap(*[series[0]] * 4)
+    assert (same.high - same.low) / (one.high - one.low) == pytest.approx(0.5, abs=0.1)
+    with pytest.raises(ValueError, match="no series"):
+        bootstrap()
+
+
 def test_student_is_the_textbook_interval() -> None:
     found = student([1.0, 2.0, 3.0])
     assert found.half == pytest.approx(4.30265 * 1.0 / np.sqrt(3.0), rel=1e-4)

@@ -288,9 +288,17 @@ def test_a_bundled_set_of_river_has_as_many_rows_as_its_card(name: str) -> None:
     assert [(e.x, e.y) for e in events[:50]] == list(scenario(f"river:{name}", rows=50))
     values = {type(v) for e in events for v in (e.x or {}).values()}
     assert values <= {int, float, bool, str, type(None)}
-    assert (card.licence, len(card.checksum), card.drifts) == (NOT_STATED, 64, ())
+    assert (len(card.checksum), card.drifts) == (64, ())
     assert "bundled with River" in card.source
     assert "\n" not in card.description
+
+
+def test_a_licence_is_told_with_the_page_that_states_it_or_not_at_all() -> None:
+    told = {name: scenario(f"river:{name}", rows=5).card.licence for name in BUNDLED}
+    known = {name for name, licence in told.items() if licence != NOT_STATED}
+    assert known == {"ImageSegments", "Phishing", "Shuttle"}
+    assert told["Shuttle"] == "CC BY 4.0 (https://archive.ics.uci.edu/dataset/148)"
+    assert scenario("sensor_fault", rows=5).card.licence == told["ImageSegments"]
 
 
 @pytest.mark.parametrize("name", ["Yeast", "SolarFlare", "Music", "WebTraffic"])

@@ -417,6 +417,7 @@ def test_the_card_of_regimes_counts_questions_and_knows_what_the_noise_leaves(
     made = Regimes(4)
     first = stream.lookback - 1
     assert stream.card.drifts == tuple((c.row - first,) * 2 for c in made.changes)
+    assert stream.card.horizon == horizon
     assert all(start > stream.card.score_from for start, _ in stream.card.drifts)
     noise = (made.values() - made.season())[int(0.25 * made.rows) :]
     known = noise[:-horizon] * MEMORY**horizon  # all that can be told of the noise ahead

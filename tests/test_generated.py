@@ -22,6 +22,7 @@ from scenarios.generated import Family, Generated, Row, flipped_accuracy, from_s
 from scenarios.scenario import Scenario, scenario
 from scenarios.schedule import KINDS, Schedule, rows_of
 from scenarios.transforms import with_drift, with_new_classes
+from scenarios.transforms.step import EVERY_KIND
 from streammeta.errors import UsageError
 from streammeta.events import Value
 
@@ -445,6 +446,21 @@ def test_a_schedule_that_cannot_be_says_why(given: dict[str, object], words: str
 
 
 # -- a user's own streams, River
+
+
+@pytest.mark.parametrize("name", ["sine_switch", "sensor_fault"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_asks_a_stream_without_concepts_to_drift_is_named_two_that_can(
+    name: str, kind: str
+) -> None:
+    with pytest.raises(UsageError, match="take every kind of drift") as refused:
+        scenario(f"{name} | drift({kind!r})", rows=400)
+    task = scenario(name, rows=10).card.task
+    for able in EVERY_KIND[task].split(" and "):
+        assert able in str(refused.value)
+        stream = scenario(f"{able} | drift({kind!r})", rows=400)
+        assert stream.card.task == task
+        assert bool(stream.card.drifts or stream.card.blips) == (kind != "none")
 
 
 def test_ones_own_streams_become_concepts() -> None:

@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 
 from scenarios.concept_mix import CHANGES, ConceptMix, _concept
 from scenarios.models import build, split
-from scenarios.open_stream import available
+from scenarios.open_stream import available, unavailable
 from scenarios.prequential import events_of, prequential
 from scenarios.scenario import Scenario, scenario
 from scenarios.sensor_fault import SensorFault
 from scenarios.sine_switch import NOISE, TASK_ROWS, SineSwitch
+from scenarios.suites import forecast, river
 from streammeta.errors import SourceError, UsageError
 from streammeta.events import Event
 from streammeta.sources import IterableSource
+from streammeta.sources.labels import delayed
 
 ALL = (SineSwitch, ConceptMix, SensorFault)
 
@@ -83,6 +85,51 @@ def test_concept_mix_leaves_one_label_in_ten_wrong_in_every_stretch() -> None:
         end = CHANGES[stretch][0] if stretch < 4 else len(rows)
         wrong = np.mean([_concept(stretch, x) != (y == "up") for x, y in rows[begin:end]])  # type: ignore[arg-type]
         assert wrong == pytest.approx(0.10, abs=0.015)
+
+
+def test_the_best_of_every_card_is_the_score_of_who_knows_everything() -> None:
+    waves, mix, fault = SineSwitch(seed=1, rows=4_000), ConceptMix(seed=5), SensorFault(seed=0)
+    points = np.array([[x["x"], y] for x, y in waves], float)
+    errors = []
+    for x, y in (task.T for task in points.reshape(-1, TASK_ROWS, 2)):
+        span = np.stack([np.sin(x), np.cos(x)], axis=1)  # A sin(x - phi) lies in it
+        errors.extend(np.abs(y - span @ np.linalg.lstsq(span, y, rcond=None)[0]))
+    assert waves.card.best == pytest.approx(np.mean(errors), rel=0.05)
+    assert waves.card.ceiling.startswith("mean squared error 0.0025 (noise), mean absolute error")
+    first = islice(mix, CHANGES[0][0])
+    right = [_concept(0, list(x.values())) == (y == "up") for x, y in first]  # type: ignore[arg-type]
+    assert mix.card.best == pytest.approx(np.mean(right), abs=0.015)
+    alike: dict[tuple[int, tuple[object, ...]], set[object]] = {}
+    for row, (x, label) in enumerate(fault):
+        stretch = sum(row >= first for first in fault.faults)
+        alike.setdefault((stretch, tuple(x.values())), set()).add(label)
+    assert all(len(labels) == 1 for labels in alike.values())
+    assert fault.card.best == 1.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=25))
+def test_every_answer_waits_its_own_number_of_questions(rows: list[tuple[int, bool]]) -> None:
+    """Whether it comes with its question or right after it; all the same is one number."""
+    events: list[Event] = []
+    for row, (_, apart) in enumerate(rows):
+        y = None if apart else row
+        events.append(Event(str(row), {"a": 0.0}, y, ts=float(row)))
+        if apart:
+            events.append(Event(str(row), None, row, ts=float(row)))
+    waits = [wait for wait, _ in rows]
+    told = list(delayed(events, waits))
+    asked = 0
+    for event in told:
+        if event.x is not None:
+            assert event.y is None
+            asked += 1
+        else:
+            row = int(event.id)
+            assert event.y == row
+            assert asked == min(row + 1 + waits[row], len(rows))
+            assert event.ts == float(asked - 1)
+    assert len(told) == 2 * len(rows)
+    assert list(delayed(events, [3] * len(rows))) == list(delayed(events, 3))
 
 
 def shuffled_future(stream: Scenario, cut: int) -> list[Event]:
@@ -199,6 +246,38 @@ def test_open_streams_come_from_the_folder_that_the_variable_names(
     stream = scenario("open:mine", rows=2)
     assert (stream.card.task, stream.card.rows, stream.card.drifts) == ("classification", 2, ())
     assert list(stream) == [({"a": 1.0}, "x"), ({"a": 2.0}, "y")]
+
+
+def test_whoever_asks_why_data_is_absent_is_told_what_the_error_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STREAMMETA_DATA", raising=False)
+    monkeypatch.setenv("RIVER_DATA", str(tmp_path))
+    for name in ("open:sine1", "open:elec2 | delay(3)", "river:Elec2", "elec2", "open:"):
+        with pytest.raises((SourceError, UsageError)) as absent:
+            scenario(name)
+        assert unavailable(name) == str(absent.value)
+        assert not available(name)
+    assert "datasets.Elec2().download()" in unavailable("river:Elec2")
+    assert unavailable(f"file:{tmp_path}/none.csv@y") == f"{tmp_path}/none.csv: no such file"
+    assert unavailable("sea | delay(3)") == unavailable("river:Phishing") == ""
+
+
+@pytest.mark.parametrize("name", ["open", "open:", "open:@price", "open:?horizon=3"])
+def test_an_open_stream_without_a_name_is_told_those_that_are_known(name: str) -> None:
+    with pytest.raises(UsageError, match=r"expected open:NAME.*known: elec2, weather, .*etth1"):
+        scenario(name)
+
+
+def test_suites_say_of_absent_data_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STREAMMETA_DATA", raising=False)
+    monkeypatch.setenv("RIVER_DATA", str(tmp_path))
+    told = forecast.SUITE.unavailable("forecast:etth1@24")
+    assert "set STREAMMETA_DATA=FOLDER" in told
+    assert forecast.SUITE.unavailable("forecast:regimes@24") == ""
+    assert "Insects().download()" in river.SUITE.unavailable("river:Insects")
 
 
 def test_rivers_data_sets_are_scenarios_too() -> None:

@@ -111,6 +111,15 @@ def test_a_past_prediction_does_not_hang_on_the_future_of_any_model(model: str, 
     holds(named(model, stream), stream)
 
 
+@pytest.mark.parametrize("name", ["users:6", "random_rbf | missing(0.1) | delay(7)"])
+@pytest.mark.parametrize("model", ["streammeta", "reset", "no_change", "seasonal@24", "river.hat"])
+def test_with_keys_gaps_or_late_labels_a_past_prediction_does_not_hang_on_the_future_either(
+    model: str, name: str
+) -> None:
+    stream = stream_of(name)
+    holds(named(model, stream), stream)
+
+
 @pytest.mark.parametrize("model", SLOW)
 def test_a_past_prediction_of_a_slow_ensemble_does_not_hang_on_the_future(model: str) -> None:
     stream = stream_of("random_rbf", FEW)

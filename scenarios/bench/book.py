@@ -38,8 +38,9 @@ class Record:
 
     ``interval`` is the 95 % interval of the main score by moving-block bootstrap over the rows.
     ``watches`` says whether the model could raise alarms at all; ``growth_mb`` is the peak of
-    memory above what the process held before. ``asked`` is the job's own wish for rows, ``cap``
-    and delay; ``rows`` are those scored. ``provenance`` holds commit, versions and machine.
+    memory above what the process held before. ``asked`` is the job's own wish for rows, ``cap``,
+    delay and ``overrides`` of the default model's settings; ``rows`` are those scored.
+    ``provenance`` holds commit, versions and machine.
     """
 
     suite: str
@@ -85,9 +86,10 @@ class Record:
 class Pair:
     """``against`` minus ``model``, in loss: positive where ``against`` is better.
 
-    The losses of the same rows of the same seeds are subtracted; ``low`` and ``high`` bound the
-    95 % interval of the mean: Student's t over the seeds' means from ``ENOUGH_SEEDS`` on, else
-    moving-block bootstrap over the rows. Where the rows are the same for every seed, they are
+    The losses of the same rows of the same seeds are subtracted; ``difference`` is the mean over
+    seeds of each seed's mean, and ``low`` and ``high`` bound its 95 % interval by moving-block
+    bootstrap over the rows within every seed. It tells whether the two differ on these rows, not
+    how much another seed would change. Where the rows are the same for every seed, they are
     averaged over the seeds first: more seeds make no more rows.
     """
 
@@ -127,6 +129,11 @@ class Book:
         """Every model once."""
         return list(dict.fromkeys(run.model for run in self.runs))
 
+    @cached_property
+    def chunk(self) -> int:
+        """The smallest chunk: the one that means and ranks are of."""
+        return min((run.chunk for run in self.runs), default=1)
+
     def of(
         self, *, stream: str | None = None, model: str | None = None, chunk: int | None = None
     ) -> list[Record]:
@@ -140,13 +147,16 @@ class Book:
         ]
 
     def mean(self, model: str, stream: str) -> float:
-        """The main score of ``model`` on ``stream``, mean over seeds; nan where it did not run."""
-        runs = self.of(stream=stream, model=model)
+        """The main score of ``model`` on ``stream``, mean over seeds; nan where it did not run.
+
+        Runs at another than the smallest chunk of the book do not count.
+        """
+        runs = self.of(stream=stream, model=model, chunk=self.chunk)
         return float(np.mean([run.score for run in runs])) if runs else float("nan")
 
-    def pair(self, model: str, stream: str, chunk: int = 1) -> Pair | None:
-        """How the default compares with ``model`` on ``stream``."""
-        wanted = (model, stream, chunk)
+    def pair(self, model: str, stream: str, chunk: int | None = None) -> Pair | None:
+        """How the default compares with ``model`` on ``stream``, at the smallest chunk or this."""
+        wanted = (model, stream, self.chunk if chunk is None else chunk)
         return next((p for p in self.pairs if (p.model, p.stream, p.chunk) == wanted), None)
 
     def lines(self) -> Iterable[str]:
@@ -161,7 +171,7 @@ def read_book(path: Path) -> Book:
     """The book in a file of JSON lines.
 
     Raises:
-        SourceError: it cannot be read, or a line is none of a book's.
+        SourceError: it cannot be read, or a line is none of a book's, or of an earlier version's.
     """
     runs: list[Record] = []
     pairs: list[Pair] = []
@@ -170,7 +180,12 @@ def read_book(path: Path) -> Book:
         for line in path.read_text(encoding="utf-8").splitlines():
             number += 1
             told = json.loads(line)
-            kind = told.pop("kind")
+            kind = told.pop("kind", None)
+            if kind is None and {"suite", "stream", "model", "seed"} <= set(told):
+                raise SourceError(
+                    f"{path} line {number}: written by an earlier version, which kept less: run "
+                    f"streammeta bench {told['suite']} --json {path} again"
+                )
             if kind == RUN:
                 runs.append(Record(**told))
             elif kind == PAIR:
@@ -179,13 +194,18 @@ def read_book(path: Path) -> Book:
                 raise ValueError(f"kind {kind!r}")
     except OSError as fault:
         raise SourceError(f"cannot read {path}: {fault.strerror or fault}") from fault
-    except (ValueError, TypeError, KeyError) as fault:
+    except (ValueError, TypeError, AttributeError) as fault:
         raise SourceError(f"{path} line {number}: no record of a bench ({fault})") from fault
     return Book(runs, pairs)
 
 
 def interval_of(runs: Sequence[Record]) -> Interval:
-    """The mean main score over seeds with its 95 % interval, as ``Pair`` has it for differences."""
+    """The mean main score over seeds with its 95 % interval.
+
+    Student's t over the seeds from ``ENOUGH_SEEDS`` on, where each has rows of its own: what
+    another seed would give. Else moving-block bootstrap over the rows, those that are the same
+    for every seed counting once.
+    """
     scores = [run.score for run in runs]
     centre = float(np.mean(scores))
     same_rows = bool(runs[0].card["fixed"])
@@ -235,7 +255,12 @@ def finish(outcome: Outcome, suite: Suite, command: str) -> Done:
         card=_card(card),
         provenance=provenance(),
         command=command,
-        asked={"rows": job.rows, "cap": job.cap, "label_delay": job.label_delay},
+        asked={
+            "rows": job.rows,
+            "cap": job.cap,
+            "label_delay": job.label_delay,
+            "overrides": json.loads(json.dumps(dict(job.overrides))),  # as a file gives it back
+        },
         extra=suite.extra(outcome) if suite.extra else {},
         note=result.note,
     )
@@ -293,13 +318,7 @@ def _mean_difference(series: Sequence[Series], same_rows: bool) -> Interval:
         return bootstrap(
             np.mean([values[np.isin(rows, common)] for values, rows in series], axis=0)
         )
-    if len(series) >= ENOUGH_SEEDS:
-        return student([float(values.mean()) for values, _ in series])
-    parts = [bootstrap(values) for values, _ in series]
-    centre = float(np.mean([part.mean for part in parts]))
-    low = np.sqrt(sum((part.mean - part.low) ** 2 for part in parts)) / len(parts)
-    high = np.sqrt(sum((part.high - part.mean) ** 2 for part in parts)) / len(parts)
-    return Interval(centre, centre - float(low), centre + float(high))
+    return bootstrap(*(values for values, _ in series))
 
 
 def _place(done: Done) -> tuple[str, int, int]:
@@ -357,22 +376,24 @@ def _judge(alarms: Sequence[int], drifts: Sequence[Span], rows: int) -> Report:
 def _recovery(
     outcome: Outcome, rows: NDArray[np.int64], losses: NDArray[np.float64]
 ) -> dict[str, Any] | None:
+    """The recovery of the losses, each in the row of the value that it was asked for."""
     card, result = outcome.card, outcome.result
     if not card.drifts or not len(rows):
         return None
+    ahead = card.horizon
     if not card.key_drifts:
-        whole = np.full(int(rows[-1]) + 1, np.nan)
-        whole[rows] = losses
-        first = int(rows[0])
+        first = int(rows[0]) + ahead
+        whole = np.full(int(rows[-1]) + ahead + 1, np.nan)
+        whole[rows + ahead] = losses
         found = _known(whole[first:], [(a - first, b - first) for a, b in card.drifts])
         return _rounded(found) if found else None
     keys = np.array(result.keys, np.int64)
     places = np.array(result.key_rows, np.int64)
     parts = []
     for number, key in enumerate(result.key_names):
-        mine = np.full(int((keys == number).sum()), np.nan)
+        mine = np.full(int((keys == number).sum()) + ahead, np.nan)
         scored = keys[rows] == number
-        mine[places[rows[scored]]] = losses[scored]
+        mine[places[rows[scored]] + ahead] = losses[scored]
         part = _known(mine, card.key_drifts.get(key, ()))
         if part is not None:
             parts.append(part)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from ctypes import CDLL
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import active_children, get_context
@@ -24,6 +26,8 @@ from streammeta.sources.labels import delayed
 
 BEST_SGD = "sgd@best"
 PEERS = "capymoa."  # models that run in an environment of their own
+WARM_UP_ROWS = 400  # of a stream of this length; its drifts come earlier too
+_LOOKED = 100  # questions of a peer's stream among which a late label is looked for
 _TELL = 0.2  # seconds between two counts of rows sent to the parent process
 
 
@@ -137,22 +141,25 @@ def run_jobs(
 ) -> Generator[Outcome, None, None]:
     """The outcomes as they come in; with one process in the order of the jobs.
 
+    Where a job is to be ``alone``, every job has a process to itself, that ends with it.
     ``counter`` (of ``new_counter``) counts rows while jobs run. ``failed`` is told of a job that
     raises, and the others go on; without it the first one that raises ends them all. Whoever
     leaves early closes the generator: jobs at hand are ended then, not waited for.
     """
-    if processes <= 1:
+    alone = any(job.alone for job in jobs)
+    if processes <= 1 and not alone:
         for job in jobs:
             outcome = _result_of(partial(_counted, job, counter), job, failed)
             if outcome is not None:
                 yield outcome
         return
-    with pool(processes, counter) as workers:
+    with pool(max(processes, 1), counter, fresh=alone) as workers:
         try:
             with _no_interrupt():
                 waiting = {workers.submit(work, job): job for job in jobs}
             while waiting:
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                done = wait(waiting, return_when=FIRST_COMPLETED).done
+                for future in [one for one in waiting if one in done]:
                     outcome = _result_of(future.result, waiting.pop(future), failed)
                     if outcome is not None:
                         yield outcome
@@ -190,10 +197,19 @@ def new_counter() -> Counter:
     return made
 
 
-def pool(processes: int, counter: Counter | None = None) -> ProcessPoolExecutor:
-    """Fresh, polite processes of one thread each, that leave Ctrl-C to their parent."""
+def pool(
+    processes: int, counter: Counter | None = None, *, fresh: bool = False
+) -> ProcessPoolExecutor:
+    """New, polite processes of one thread each, that leave Ctrl-C to their parent.
+
+    ``fresh``: every task has one of its own.
+    """
     return ProcessPoolExecutor(
-        processes, mp_context=get_context("spawn"), initializer=_begin, initargs=(counter,)
+        processes,
+        mp_context=get_context("spawn"),
+        initializer=_begin,
+        initargs=(counter,),
+        max_tasks_per_child=1 if fresh else None,
     )
 
 
@@ -221,7 +237,26 @@ def _begin(counter: Counter | None = None) -> None:
 
 def work(job: Job) -> Outcome:
     """``run_job`` in a process of the pool."""
+    if job.alone:
+        warm_up(job)
     return _counted(job, _counter)
+
+
+def warm_up(job: Job) -> None:
+    """Run the job's model over a short stream of the same kind and forget it.
+
+    What a process pays once (imports, compiled code) is then paid. A model of another environment
+    is not warmed up: its process is never this one.
+
+    Raises:
+        UsageError: the model or the stream cannot be built.
+        SourceError: the stream's data is not on this machine.
+    """
+    if not job.model.startswith(PEERS):
+        run_job(replace(job, rows=WARM_UP_ROWS))
+        gc.collect()
+        with suppress(AttributeError, OSError):  # glibc alone keeps what was freed, and can let go
+            CDLL(None).malloc_trim(0)
 
 
 def _counted(job: Job, counter: Counter | None) -> Outcome:
@@ -333,12 +368,15 @@ def _try(job: Job, card: Card) -> None:
 
 def _try_peer(job: Job, card: Card) -> None:
     from scenarios import peers
+    from scenarios.peers.bridge import Table
 
     if why := missing(job.model):
         raise UsageError(why)
     if peers.NAMES[job.model.removeprefix(PEERS)].form(card.task) is None:
         raise UsageError(f"it has no form for {card.task}")
     _refuse_late_labels(job)
+    first = scenario(job.stream, seed=job.seed, rows=job.rows).events()
+    Table(card.task).read(first, _LOOKED)  # refuses a label that comes late
 
 
 def missing(model: str) -> str:

@@ -15,10 +15,11 @@ from streammeta.registry import components
 HEAD = """# Results
 
 Written by `streammeta bench --write-results RESULTS.md` from the JSON lines in `results/`, where
-every run stands with its commit, versions, machine, seed and exact command. Nothing is tuned to a
-stream: every model runs with its defaults unless its name says otherwise. Scores repeat bit by bit
-on one machine; events per second depend on what else it does. Every row is predicted before its
-label is learned; chunk 1 means that each label is learned before the next row is asked.
+every run stands with its commit, versions, machine, seed, settings and exact command. Nothing is
+tuned to a stream: every model runs with its defaults unless its name, or the text above a suite's
+tables, says otherwise. Scores repeat bit by bit on one machine; events per second depend on what
+else it does. Every row is predicted before its label is learned; chunk 1 means that each label is
+learned before the next row is asked.
 """
 
 
@@ -61,10 +62,9 @@ def section(suite: Suite, book: Book, folder: Path) -> str:
     picture = folder / f"{suite.name}.png"
     if picture.is_file() and any(summary.lines for summary in tables):
         parts.append(f"![{suite.summary}]({folder.name}/{picture.name})\n")
-    if suite.gates is not None:
-        told = [
-            f"- {'held' if gate.ok else '**missed**'}: {gate.text}" for gate in suite.gates(book)
-        ]
+    gates = suite.gates(book) if suite.gates is not None else []
+    if gates:
+        told = [f"- {'held' if gate.ok else '**missed**'}: {gate.text}" for gate in gates]
         parts.append("\n".join(["What `--check` judges:", "", *told]) + "\n")
     return "\n".join(parts)
 

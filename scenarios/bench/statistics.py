@@ -66,15 +66,26 @@ def bootstrap_means(
     return drawn
 
 
-def bootstrap(values: NDArray[np.float64]) -> Interval:
-    """The mean of a series ``(n,)`` and its 95 % interval, between quantiles of the resamples.
+def bootstrap(*series: NDArray[np.float64]) -> Interval:
+    """The mean over series ``(n,)`` of their means and its 95 % interval.
+
+    The interval lies between quantiles of the resamples, which draw blocks within each series and
+    on its own: it is for these series, such as the rows of some seeds, not for others like them.
+
+    Raises:
+        ValueError: there is no series, or one is empty.
 
     >>> bootstrap(np.ones(50))
     Interval(mean=1.0, low=1.0, high=1.0)
+    >>> bootstrap(np.ones(50), np.full(80, 2.0))
+    Interval(mean=1.5, low=1.5, high=1.5)
     """
+    if not series:
+        raise ValueError("no series to resample")
     tail = 100.0 * (1.0 - CONFIDENCE) / 2.0
-    low, high = np.percentile(bootstrap_means(values), [tail, 100.0 - tail])
-    return Interval(float(values.mean()), float(low), float(high))
+    means = [bootstrap_means(values, seed=_SEED + i) for i, values in enumerate(series)]
+    low, high = np.percentile(np.mean(means, axis=0), [tail, 100.0 - tail])
+    return Interval(mean([float(values.mean()) for values in series]), float(low), float(high))
 
 
 def student(values: Sequence[float]) -> Interval:

@@ -33,6 +33,7 @@ class Job:
     overrides: tuple[tuple[str, Any], ...] = ()  # fields of ModelConfig, for the default's variants
     label_delay: int = 0  # rows by which labels come later
     cap: int | None = None
+    alone: bool = False  # in a fresh process, after a warm-up that is not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ class Suite:
     ``extra`` adds figures of the suite's own to the record of a run. ``summarise`` turns the book
     of all records into tables (without one: the leaderboards), ``gates`` into claims that
     ``bench --check`` holds the suite to; one that the book cannot answer, because a model was
-    left out, does not hold.
+    left out, does not hold. ``alone``: each job has a fresh process, so that its time and memory
+    do not hang on the jobs before it.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Suite:
     chunks: tuple[int, ...] = (1,)
     caps: tuple[tuple[str, int], ...] = ()
     about: str = ""
+    alone: bool = False
 
     def jobs(
         self,
@@ -120,7 +123,16 @@ class Suite:
             numbers = numbers[:QUICK_SEEDS]
         rows = rows or (self.quick_rows if quick else self.rows)
         return [
-            Job(model, stream, seed, rows, chunk, self.overrides, cap=self._cap(model))
+            Job(
+                model,
+                stream,
+                seed,
+                rows,
+                chunk,
+                self.overrides,
+                cap=self._cap(model),
+                alone=self.alone,
+            )
             for stream in self.streams
             if not self.unavailable(stream)
             for chunk in self.chunks

@@ -14,6 +14,15 @@ INTERVALS = (
     "± is the 95 % interval of the mean (its farther side): Student's t over the seeds from "
     f"{ENOUGH_SEEDS} on where each has rows of its own, else moving-block bootstrap over the rows"
 )
+GAINS = (
+    f"{DEFAULT} gains: difference of the main score over the same rows, with its 95 % interval by "
+    "moving-block bootstrap over the rows of every seed"
+)
+COST = (
+    "p50/p99 us: microseconds for an answer and the learning that follows it, median and 99th "
+    "percentile over chunks, mean over seeds; memory is shown by the suite speed"
+)
+NAMED = 3  # streams that a note names one by one
 
 
 def standard(book: Book) -> list[Summary]:
@@ -39,7 +48,8 @@ def leaderboard(book: Book) -> list[Summary]:
             rows = [_row(book, group, names, known) for group in groups]
             note = _note(here, known, first=not tables)
             many = len(book.streams) > 1
-            tables.append(Summary(_title(here), [*head, "events/s"], rows, note, detail=many))
+            head += ["events/s", "p50/p99 us"]
+            tables.append(Summary(_title(here), head, rows, note, detail=many))
     return tables
 
 
@@ -53,6 +63,7 @@ def _row(book: Book, runs: Sequence[Record], names: Sequence[str], known: bool) 
         f"{signed(pair.difference)} [{signed(pair.low)}, {signed(pair.high)}]" if pair else "",
         *(_drift_cells(runs) if known else [f"{mean(len(r.drifts) for r in runs):.1f}"]),
         f"{mean(run.events_per_second for run in runs):,.0f}",
+        "/".join(f"{mean(run.latency_us[name] for run in runs):,.0f}" for name in ("p50", "p99")),
     ]
 
 
@@ -83,29 +94,40 @@ def _drift_cells(runs: Sequence[Record]) -> list[str]:
 
 
 def glance(book: Book) -> Summary:
-    """The main score of every model on every stream, and the best possible."""
-    first = book.runs[0]
-    percent = first.main == "accuracy"
-    rows = [
-        [model, *(_cell(book.mean(model, stream), percent) for stream in book.streams)]
-        for model in book.models
-    ]
-    best = [_best(book.of(stream=stream)) for stream in book.streams]
-    rows.append(["best possible", *("-" if b is None else _cell(b, percent) for b in best)])
+    """The main score of every model on every stream, and the best possible.
+
+    Each stream has the score of its own task; of several chunks the smallest is shown.
+    """
+    percent = [_main(book, stream) == "accuracy" for stream in book.streams]
+    lines = {model: [book.mean(model, stream) for stream in book.streams] for model in book.models}
+    lines["best possible"] = [_best(book.of(stream=stream)) for stream in book.streams]
+    rows = [[name, *map(_cell, values, percent)] for name, values in lines.items()]
     short = [stream.partition(":")[2] or stream for stream in book.streams]
-    notes = [_capped(book)]
+    notes = [_capped(book), _chunks(book)]
     if len(short) > FEW or max(map(len, short)) > SHORT:
         numbers = [str(i) for i in range(1, len(short) + 1)]
         legend = "; ".join(f"{n}: {s}" for n, s in zip(numbers, book.streams, strict=True))
         notes, short = [legend, *notes], numbers
-    unit = ", %" if percent else ""
-    title = f"{first.main}{unit}: every model on every stream"
+    scores: dict[str, list[str]] = {}
+    for name, stream in zip(short, book.streams, strict=True):
+        main = _main(book, stream)
+        scores.setdefault(f"{main}, %" if main == "accuracy" else main, []).append(name)
+    if len(scores) > 1:
+        notes += [f"{score} on {', '.join(names)}" for score, names in scores.items()]
+    title = (
+        f"{next(iter(scores)) if len(scores) == 1 else 'main score'}: every model on every stream"
+    )
     return Summary(title, ["model", *short], rows, "; ".join(filter(None, notes)))
 
 
-def _best(runs: Sequence[Record]) -> float | None:
+def _main(book: Book, stream: str) -> str:
+    """The name of the main score on ``stream``."""
+    return book.of(stream=stream)[0].main
+
+
+def _best(runs: Sequence[Record]) -> float:
     known = [run.card["best"] for run in runs if run.card["best"] is not None]
-    return mean(known) if known else None
+    return mean(known) if known else float("nan")
 
 
 def _cell(value: float, percent: bool) -> str:
@@ -115,35 +137,77 @@ def _cell(value: float, percent: bool) -> str:
 
 
 def standings(book: Book) -> list[Summary]:
-    """Mean ranks with the critical difference, and wins, draws and losses of the default."""
-    whole = [model for model in book.models if not _short(book, model)]
-    complete = [
-        stream
-        for stream in book.streams
-        if all(book.mean(model, stream) == book.mean(model, stream) for model in whole)
-    ]
-    if len(whole) < 2 or len(complete) < 2:
+    """Mean ranks with the critical difference, and wins, draws and losses of the default.
+
+    Ranks are over the streams that all ranked models have, each in the direction of its own main
+    score. Who saw less than the others gets none, so that no stream drops out for its sake.
+    """
+    unranked = _unranked(book)
+    ranked = [model for model in book.models if model not in unranked]
+    shared = [s for s in book.streams if all(_ran(book, model, s) for model in ranked)]
+    if len(ranked) < 2 or len(shared) < 2:
         return []
-    scores = {model: [book.mean(model, stream) for stream in complete] for model in whole}
-    ranks = mean_ranks(scores, book.runs[0].higher_is_better)
+    scores = {model: [_height(book, model, stream) for stream in shared] for model in ranked}
+    ranks = mean_ranks(scores, higher_is_better=True)
     rows = [
         [model, f"{ranks[model]:.2f}" if model in ranks else "-", *_record(book, model)]
         for model in sorted(book.models, key=lambda m: ranks.get(m, float("inf")))
     ]
-    difference = critical_difference(len(whole), len(complete))
-    note = (
-        f"mean ranks over {len(complete)} streams that lie less than {difference:.2f} apart do not "
-        f"differ at 5 % (Nemenyi); a stream is won or lost where the 95 % interval of the "
-        f"difference over the same rows leaves out 0"
-    )
+    difference = critical_difference(len(ranked), len(shared))
+    over = f"{len(shared)} streams"
+    if len(shared) < len(book.streams):
+        over = f"{len(shared)} of {len(book.streams)} streams"
+    notes = [
+        f"mean ranks over {over} that lie less than {difference:.2f} apart do not differ at 5 % "
+        f"(Nemenyi); a stream is won or lost where the 95 % interval of the difference over the "
+        f"same rows leaves out 0",
+        _chunks(book),
+    ]
+    if unranked:
+        told = (f"{model} ({why})" for model, why in unranked.items())
+        notes.append(f"without a rank: {', '.join(told)}")
     head = ["model", "mean rank", f"{DEFAULT} wins", "draws", "losses"]
-    return [Summary(f"ranks, and how {DEFAULT} stands against each", head, rows, note)]
+    title = f"ranks, and how {DEFAULT} stands against each"
+    return [Summary(title, head, rows, "; ".join(filter(None, notes)))]
+
+
+def _unranked(book: Book) -> dict[str, str]:
+    """Why a model has no rank: a cap, or a stream that it misses and most others have."""
+    whys = {model: f"first {_seen(book, model):,} rows" for model in book.models
+            if _short(book, model)}  # fmt: skip
+    whole = [model for model in book.models if model not in whys]
+    common = [s for s in book.streams if 2 * sum(_ran(book, m, s) for m in whole) > len(whole)]
+    for model in whole:
+        missed = [stream for stream in common if not _ran(book, model, stream)]
+        if missed:
+            many = len(missed) > NAMED
+            whys[model] = f"not on {f'{len(missed)} streams' if many else ', '.join(missed)}"
+    return whys
+
+
+def _ran(book: Book, model: str, stream: str) -> bool:
+    """Whether ``model`` has a score on ``stream``."""
+    value = book.mean(model, stream)
+    return value == value
+
+
+def _height(book: Book, model: str, stream: str) -> float:
+    """The main score of ``model`` on ``stream``, turned so that higher is better."""
+    sign = 1.0 if book.of(stream=stream)[0].higher_is_better else -1.0
+    return sign * book.mean(model, stream)
+
+
+def _chunks(book: Book) -> str:
+    """Which chunk means and ranks are of, where there are several."""
+    chunks = sorted({run.chunk for run in book.runs})
+    return f"chunk {book.chunk} only, of {', '.join(map(str, chunks))}" if len(chunks) > 1 else ""
 
 
 def _record(book: Book, model: str) -> list[str]:
-    verdicts = [pair.verdict for pair in book.pairs if pair.model == model]
-    if not verdicts:
+    pairs = [pair for pair in book.pairs if pair.model == model and pair.chunk == book.chunk]
+    if not pairs:
         return ["", "", ""]
+    verdicts = [pair.verdict for pair in pairs]
     return [str(verdicts.count(kind)) for kind in ("win", "draw", "loss")]
 
 
@@ -152,14 +216,18 @@ def _short(book: Book, model: str) -> bool:
     return any(run.asked.get("cap") and run.rows < run.card["rows"] for run in book.of(model=model))
 
 
+def _seen(book: Book, model: str) -> int:
+    """The most rows that ``model`` was scored on."""
+    return max(run.rows for run in book.of(model=model))
+
+
 def _capped(book: Book) -> str:
     short = [model for model in book.models if _short(book, model)]
     if not short:
         return ""
-    rows = max(run.rows for run in book.of(model=short[0]))
     return (
-        f"{', '.join(short)}: only the first {rows:,} rows, so without a rank; differences and "
-        f"wins are over those rows"
+        f"{', '.join(short)}: only the first {_seen(book, short[0]):,} rows, so without a rank; "
+        f"differences and wins are over those rows"
     )
 
 
@@ -193,9 +261,9 @@ def speed(book: Book) -> list[Summary]:
         "score",
     ]
     note = (
-        "predict and learn, one process, one thread; latency is that of a whole chunk; peak MB is "
-        "the process while the model ran, interpreter and libraries included; of it new: above "
-        "what it held before the run"
+        "predict and learn, a fresh process for each run, warmed up, one thread; latency is that "
+        "of a whole chunk; peak MB is the process while the model ran, interpreter and libraries "
+        "included; of it new: above what it held before the run"
     )
     return [Summary("speed", head, rows, note)]
 
@@ -248,7 +316,7 @@ def _note(runs: Sequence[Record], known: bool, first: bool) -> str:
         return best
     parts = [
         INTERVALS,
-        f"{DEFAULT} gains: difference of the main score over the same rows with its 95 % interval",
+        GAINS,
     ]
     if known:
         parts.append(
@@ -257,4 +325,4 @@ def _note(runs: Sequence[Record], known: bool, first: bool) -> str:
             f"before the drift (>: not after every drift), area: loss above that level until the "
             f"next drift"
         )
-    return "; ".join([*parts, best])
+    return "; ".join([*parts, COST, best])

@@ -23,7 +23,7 @@ from scenarios.prequential import Latency, Progress, Result, prequential
 from scenarios.scenario import Scenario
 from streammeta.errors import UsageError
 from streammeta.events import Event, Label, Value
-from streammeta.experts.baselines import Answer, Baseline
+from streammeta.experts.baselines import Answer, Baseline, with_key
 from streammeta.scores import scores_for
 
 PREFIX = "capymoa."
@@ -203,6 +203,7 @@ def judged(
     result.seconds = sum(seconds)
     result.latency = Latency.of(seconds)
     result.peak_rss_mb = about["peak_rss_mb"]
+    result.growth_mb = result.peak_rss_mb  # a process of its own: all of it is new
     result.note = ", ".join(f"{part} {version}" for part, version in about["versions"].items())
     return result
 
@@ -237,7 +238,7 @@ class Table(Baseline):
 
     def answer(self, x: Mapping[str, Value], key: str) -> Answer:
         self._on_time()
-        self._rows.append(x)
+        self._rows.append(with_key(x, key))
         return None, None
 
     def learn(self, x: Mapping[str, Value], y: Label, key: str) -> None:

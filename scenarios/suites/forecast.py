@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from scenarios import open_stream
 from scenarios.bench import Suite
-from scenarios.open_stream import available
 
 ETTH1 = "forecast:etth1@"
 
@@ -19,9 +19,7 @@ LinearRegression is left out: at its default rate it diverges on some fifty corr
 
 def unavailable(stream: str) -> str:
     """Why ``stream`` cannot be had here; only the recorded transformer needs a file."""
-    if stream.startswith(ETTH1) and not available("open:etth1"):
-        return "needs STREAMMETA_DATA, a folder with etth1.csv.gz in it"
-    return ""
+    return open_stream.unavailable("open:etth1") if stream.startswith(ETTH1) else ""
 
 
 SUITE = Suite(

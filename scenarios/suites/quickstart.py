@@ -8,6 +8,11 @@ STREAM = "sensor_fault"
 OURS = "streammeta"
 OTHERS = ("frozen@drift", "reset", "no_challengers", "no_change")
 
+ABOUT = """
+The default model and its variants run with `learner = maml`, as the example sets it; all else are
+defaults.
+"""
+
 
 def gates(book: Book) -> list[Gate]:
     """The mean accuracy of the default model above that of every other row."""
@@ -28,4 +33,5 @@ SUITE = Suite(
     seeds=(0, 1, 2),
     overrides=(("learner", "maml"),),
     gates=gates,
+    about=ABOUT,
 )

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from scenarios.bench import Suite
-from scenarios.open_stream import available
+from scenarios.open_stream import unavailable
 from scenarios.suites.open_streams import SLOW
 
 ABOUT = """
 Phishing, Bananas, ImageSegments and Shuttle come with River; Elec2 and Insects need to be
 downloaded once into River's data folder and are left out where they are not.
 """
-
-
-def missing(stream: str) -> str:
-    """Why River's copy of ``stream`` cannot be had, or nothing."""
-    return "" if available(stream) else "not in River's data folder"
 
 
 SUITE = Suite(
@@ -43,7 +38,7 @@ SUITE = Suite(
         "river.levbag",
     ),
     seeds=(0,),
-    unavailable=missing,
+    unavailable=unavailable,
     caps=SLOW,
     about=ABOUT,
 )

@@ -8,15 +8,16 @@ ROWS = 5_000  # of each stream
 ABOUT = """
 Generated streams with exactly known drifts: abrupt, gradual, incremental, recurring, blips and
 none; of concepts, of features alone, of label priors; late labels, missing values, new features
-and new classes; users who change their minds one by one. `reset@drift` is told the true drifts and
-restarts there: what perfect detection and no memory would give. `sgd@best` is the best of seven
-fixed rates in hindsight.
+and new classes; users who change their minds one by one (learners that know no keys are given the
+key as a category). `reset` is `no_challengers` that also restarts every network and weight at each
+alarm; `reset@drift` is told the true drifts and restarts there: what perfect detection and no
+memory would give. `sgd@best` is the best of seven fixed rates in hindsight.
 """
 
 SUITE = Suite(
     name="synthetic",
     summary="every kind of drift on generated streams with known drift points",
-    minutes=30,
+    minutes=32,
     streams=(
         "sea",
         "sea | drift('gradual')",
@@ -34,6 +35,7 @@ SUITE = Suite(
         "random_tree | drift('none') | label_swap()",
         "hyperplane | drift('none') | feature_drift()",
         "hyperplane | drift('none') | prior_drift()",
+        "hyperplane | drift('none') | new_features()",
         "random_rbf | drift('none') | vanishing_features()",
         "hyperplane | drift('none') | seasonality()",
         "users",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from heapq import heappop, heappush
-from itertools import count
 from math import hypot
 from typing import ClassVar
 
@@ -142,7 +140,7 @@ class Delay(Step):
             if not self.jitter:
                 return delayed(events, self.n)
             extra = self.rng(base).integers(0, self.jitter + 1, base.card.rows)
-            return _jittered(events, self.n, extra.tolist())
+            return delayed(events, (self.n + extra).tolist())
 
         span = f"{self.n} to {self.n + self.jitter}" if self.jitter else str(self.n)
         return changed(base, self, change, f"labels come {span} questions later")
@@ -151,33 +149,3 @@ class Delay(Step):
 with_label_swap = LabelSwap
 with_label_noise = LabelNoise
 with_delay = Delay
-
-
-def _jittered(events: Iterator[Event], delay: int, extra: list[int]) -> Iterator[Event]:
-    """As ``delayed``, but the label of row ``r`` waits ``delay + extra[r]`` questions."""
-    held: list[tuple[int, int, Event]] = []  # a heap: questions asked by then, order, answer
-    rows: dict[str, int] = {}
-    order = count()
-    asked = 0
-    now: float | None = None
-    for event in events:
-        if event.x is None and event.error is not None:
-            yield event
-            continue
-        if event.x is not None:
-            while held and held[0][0] <= asked:
-                yield _told(heappop(held)[2], now)
-            rows[event.id] = asked
-            asked += 1
-            now = event.ts if event.ts is not None else now
-            yield Event(event.id, event.x, None, event.key, event.ts, event.error)
-        if event.y is not None:
-            wait = delay + extra[rows.pop(event.id)] if event.id in rows else delay
-            answer = Event(event.id, None, event.y, event.key, event.ts)
-            heappush(held, (asked + wait, next(order), answer))
-    while held:
-        yield _told(heappop(held)[2], now)
-
-
-def _told(answer: Event, now: float | None) -> Event:
-    return Event(answer.id, None, answer.y, answer.key, answer.ts if now is None else now)

@@ -18,6 +18,12 @@ from streammeta.events import Event, Label, Value
 
 SURVEYED = 500  # rows from which spreads, names and numeric features are learned
 
+# Whose concepts drift in every way that a schedule knows, by task.
+EVERY_KIND = {
+    "classification": "rotating_plane and hyperplane",
+    "regression": "linear_switch and polynomial_switch",
+}
+
 Change = Callable[[Iterator[Event]], Iterator[Event]]
 Ask = Callable[[int, Event], Mapping[str, Value]]
 Tell = Callable[[int, Label], Label]
@@ -133,7 +139,8 @@ def generated(base: Scenario, step: Step) -> Generated:
     why = (
         f"it must follow {inside.card.name!r} at once, before the other transforms"
         if isinstance(inside, Generated)
-        else "only generated scenarios have concepts to draw from; any scenario takes "
+        else "only generated scenarios have concepts to draw from, of the same task for example "
+        f"{EVERY_KIND[base.card.task]}, which take every kind of drift; any scenario takes "
         "permutation, label_swap or feature_drift"
     )
     raise UsageError(f"{step.name} cannot change {base.card.name!r}: {why}")

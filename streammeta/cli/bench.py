@@ -16,8 +16,9 @@ from streammeta.registry import components, load
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
-    from scenarios.bench import Book, Done, Job, Journal, Suite, Summary
+    from scenarios.bench import Book, Done, Job, Journal, Record, Suite, Summary
     from scenarios.scenario import Card
 
 FAILED = 1  # exit code: a gate does not hold, or a run failed
@@ -186,7 +187,9 @@ def _gates_hold(show: Console, suite: Suite, book: Book) -> bool:
     assert suite.gates is not None
     gates = suite.gates(book)
     if not gates:
-        show.print("no gate can be checked: none of their streams is available on this machine")
+        show.print(
+            "no gate can be checked: their streams or models did not run, or on too few rows"
+        )
     for gate in gates:
         show.print(f"{'ok    ' if gate.ok else 'FAILED'}  {gate.text}", markup=False)
     return all(gate.ok for gate in gates)
@@ -312,6 +315,22 @@ def _ticks(
 
     On a terminal a bar moves meanwhile.
     """
+    count = before
+    with _bar(rows) as bar:
+        task = bar.add_task("", total=total, completed=before)
+
+        def tick(done: Done) -> None:
+            nonlocal count
+            count += 1
+            told = f"{count:>4} of {total}  {_in_short(done.record)}"
+            bar.console.print(told, style="dim", markup=False)
+            bar.update(task, completed=count)
+
+        yield tick, lambda text: bar.console.print(text, markup=False)
+
+
+def _bar(rows: Callable[[], int]) -> Progress:
+    """Runs done, rows scored so far and time; nothing where stderr is no terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -332,28 +351,17 @@ def _ticks(
     columns = (TextColumn("runs"), BarColumn(bar_width=24), MofNCompleteColumn(), Rows(),
                TimeElapsedColumn())  # fmt: skip
     console = err()
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    count = before
-    with bar:
-        bar.add_task("", total=total, completed=before)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
-        def tick(done: Done) -> None:
-            nonlocal count
-            count += 1
-            record = done.record
-            chunk = f"  chunk {record.chunk}" if record.chunk > 1 else ""
-            note = f" ({record.note})" if record.note else ""
-            bar.console.print(
-                f"{count:>4} of {total}  {record.stream}  {record.model}{note}  "
-                f"seed {record.seed}{chunk}  {record.main} {record.score:.4f}  "
-                f"{record.seconds:.1f} s",
-                style="dim",
-                markup=False,
-            )
-            for task in bar.task_ids:
-                bar.update(task, completed=count)
 
-        yield tick, lambda text: bar.console.print(text, markup=False)
+def _in_short(record: Record) -> str:
+    """One run on one line."""
+    chunk = f"  chunk {record.chunk}" if record.chunk > 1 else ""
+    note = f" ({record.note})" if record.note else ""
+    return (
+        f"{record.stream}  {record.model}{note}  seed {record.seed}{chunk}  "
+        f"{record.main} {record.score:.4f}  {record.seconds:.1f} s"
+    )
 
 
 def _show(console: Console, summary: Summary) -> None:

@@ -27,7 +27,17 @@ from streammeta.scores import LastLabels
 
 FLOOR = 1e-15  # probabilities are clipped here before the logarithm, as River's LogLoss does
 
+KEY = "(key)"  # the feature that ``with_key`` adds
+
 Answer = tuple[Label | None, dict[Label, float] | None]
+
+
+def with_key(x: Mapping[str, Value], key: str) -> Mapping[str, Value]:
+    """The features and, of a stream with keys, the key as a category beside them.
+
+    So a learner that knows no keys can tell one key's rows from another's.
+    """
+    return {**x, KEY: key} if key else x
 
 
 class Baseline(ABC):

@@ -12,7 +12,7 @@ from streammeta.encode import CLIP, MOMENT_FLOOR, ColumnMap
 from streammeta.errors import RejectedEvent
 from streammeta.events import Label, Value
 from streammeta.experts import kernels
-from streammeta.experts.baselines import Answer, Baseline
+from streammeta.experts.baselines import Answer, Baseline, with_key
 from streammeta.meta.net import Net, refit, seed_class
 
 
@@ -20,7 +20,8 @@ class OnlineSGD(Baseline):
     """A ReLU network of the default's size on standardised features, one step per label.
 
     ``theta <- theta - rate * gradient`` of the cross-entropy, or of Huber's loss on the
-    standardised target (Robbins & Monro 1951). The same kernels as the default model's.
+    standardised target (Robbins & Monro 1951). The same kernels as the default model's. Of a
+    stream with keys, the key is one more category.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class OnlineSGD(Baseline):
     def answer(self, x: Mapping[str, Value], key: str) -> Answer:
         """The network's answer with the moments before this event."""
         try:
-            rows = self._inputs(x)
+            rows = self._inputs(with_key(x, key))
         except RejectedEvent:
             return None, None
         out = np.zeros((1, 1, self.net.sizes[-1]), np.float32)
@@ -60,6 +61,7 @@ class OnlineSGD(Baseline):
 
     def learn(self, x: Mapping[str, Value], y: Label, key: str) -> None:
         """One gradient step."""
+        x = with_key(x, key)
         try:
             raw = self.columns.row(x)
         except RejectedEvent:

@@ -7,7 +7,9 @@ emitted events, and reading again from the start reaches the same state.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import heappop, heappush
+from itertools import count
 
 from streammeta.events import Event
 
@@ -45,7 +47,7 @@ def at_horizon(rows: Iterable[Event], horizon: int) -> Iterator[Event]:
         yield Event(row.id, row.x, None, row.key, row.ts)
 
 
-def delayed(events: Iterable[Event], delay: int) -> Iterator[Event]:
+def delayed(events: Iterable[Event], delay: int | Sequence[int]) -> Iterator[Event]:
     """Hold every answer back until ``delay`` further questions have been asked.
 
     A question that carries its answer is split in two; the answer comes after ``delay`` more
@@ -53,31 +55,58 @@ def delayed(events: Iterable[Event], delay: int) -> Iterator[Event]:
     from where it stood. At the end of the stream the remaining answers are delivered. An answer's
     ``ts`` is the time of the newest question before it: the moment it becomes known.
 
+    A sequence has a delay for the answer of each question, in the order of the questions, so
+    answers may come out of order; one to no question before it is not held.
+
     >>> from streammeta.events import Event
     >>> rows = [Event(str(t), {"a": 1.0}, y=t) for t in range(3)]
     >>> ["?" + e.id if e.x else "=" + e.id for e in delayed(rows, 1)]
     ['?0', '?1', '=0', '?2', '=1', '=2']
+    >>> ["?" + e.id if e.x else "=" + e.id for e in delayed(rows, [2, 0, 0])]
+    ['?0', '?1', '=1', '?2', '=0', '=2']
     """
-    held: deque[tuple[int, Event]] = deque()
+    held: list[tuple[int, int, Event]] = []  # a heap: questions asked by then, order, answer
+    order = count()
+    wait = _wait(delay)
     asked = 0
     now: float | None = None
     for event in events:
         if event.x is None:
             if event.error is None:
-                held.append((asked + delay, event))
+                heappush(held, (asked + wait(event), next(order), event))
             else:
                 yield event
             continue
         while held and held[0][0] <= asked:
-            yield _told(held.popleft()[1], now)
+            yield _told(heappop(held)[2], now)
         asked += 1
         now = event.ts if event.ts is not None else now
+        until = asked + wait(event)
         if event.y is not None:
-            held.append((asked + delay, Event(event.id, None, event.y, event.key, event.ts)))
+            answer = Event(event.id, None, event.y, event.key, event.ts)
+            heappush(held, (until, next(order), answer))
             event = Event(event.id, event.x, None, event.key, event.ts)
         yield event
-    for _, answer in held:
-        yield _told(answer, now)
+    while held:
+        yield _told(heappop(held)[2], now)
+
+
+def _wait(delay: int | Sequence[int]) -> Callable[[Event], int]:
+    """How many questions the answer in an event waits; of a sequence to be asked event by event."""
+    if isinstance(delay, int):
+        return lambda event: delay
+    numbers = count()
+    rows: dict[str, int] = {}  # questions whose answer is still to come
+
+    def wait(event: Event) -> int:
+        if event.x is None:
+            return delay[rows.pop(event.id)] if event.id in rows else 0
+        row = next(numbers)
+        if event.y is None:
+            rows[event.id] = row
+        return delay[row]
+
+    return wait
 
 
 def _told(answer: Event, now: float | None) -> Event:
