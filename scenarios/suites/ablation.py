@@ -41,7 +41,7 @@ def gates(book: Book) -> list[Gate]:
 SUITE = Suite(
     name="ablation",
     summary="the default model minus the same model with one part taken away",
-    minutes=12,
+    minutes=8,
     streams=(ELEC2, "open:sine1", "sine_switch"),
     models=(
         DEFAULT,

@@ -7,7 +7,7 @@ from scenarios.bench import Suite
 SUITE = Suite(
     name="classification",
     summary="abrupt and gradual drifts: accuracy, drifts found and missed",
-    minutes=10,
+    minutes=3,
     streams=("concept_mix",),
     models=(
         "streammeta",

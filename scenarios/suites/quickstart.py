@@ -27,7 +27,7 @@ def gates(book: Book) -> list[Gate]:
 SUITE = Suite(
     name="quickstart",
     summary="a camera gets mis-wired twice: the default model against simpler ones",
-    minutes=3,
+    minutes=1,
     streams=(STREAM,),
     models=(OURS, *OTHERS),
     seeds=(0, 1, 2),

@@ -15,7 +15,7 @@ Sensors and shops are fleets: learners that know no keys are given the key as on
 SUITE = Suite(
     name="regression",
     summary="regression: task switches, fleets of keys, recorded series",
-    minutes=40,
+    minutes=12,
     streams=(
         "sine_switch",
         "linear_switch",

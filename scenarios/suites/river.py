@@ -15,7 +15,7 @@ downloaded once into River's data folder and are left out where they are not.
 SUITE = Suite(
     name="river",
     summary="River's own classification data sets",
-    minutes=20,
+    minutes=7,
     streams=(
         "river:Phishing",
         "river:Bananas",

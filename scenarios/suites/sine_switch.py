@@ -128,7 +128,7 @@ def _verdict(late: dict[str, list[float]], ours: float) -> str:
 SUITE = Suite(
     name="sine-switch",
     summary="what online meta-learned parameters are worth after a switch",
-    minutes=20,
+    minutes=6,
     streams=("sine_switch",),
     models=(
         OURS,

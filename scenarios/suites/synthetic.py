@@ -17,7 +17,7 @@ memory would give. `sgd@best` is the best of seven fixed rates in hindsight.
 SUITE = Suite(
     name="synthetic",
     summary="every kind of drift on generated streams with known drift points",
-    minutes=32,
+    minutes=28,
     streams=(
         "sea",
         "sea | drift('gradual')",
