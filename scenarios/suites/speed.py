@@ -14,7 +14,7 @@ answers 16 questions with the state at its start and learns their labels afterwa
 SUITE = Suite(
     name="speed",
     summary="events per second, latency and peak memory at several chunks",
-    minutes=12,
+    minutes=7,
     streams=("hyperplane", "random_rbf", "friedman"),
     models=(
         "streammeta",
