@@ -1,13 +1,14 @@
 # make run    the main job, from nothing          make test   the whole test suite, from nothing
 # make check  what CI runs: lint, types, tests    make env    the environment alone
 # make peers  CapyMOA, which `bench` compares with, in an environment of its own (Java, 1.4 GB)
+# make bench-gpu  what adapting many tasks costs, on the CPU and on a CUDA device where there is one
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 
-.PHONY: run test check lint types env peers clean
+.PHONY: run test check lint types env peers bench-gpu clean
 
 run: env
 	$(BIN)/streammeta run examples/quickstart.toml --fresh
@@ -41,6 +42,9 @@ $(PEERS)/.installed: constraints-peers.txt
 	$(PEERS)/bin/python -m pip install -q --disable-pip-version-check -c constraints-peers.txt torch
 	$(PEERS)/bin/python -m pip install -q --disable-pip-version-check -c constraints-peers.txt capymoa
 	touch $@
+
+bench-gpu: env
+	$(BIN)/python -m scenarios.device_bench
 
 clean:
 	rm -rf $(VENV) $(PEERS) runs .pytest_cache .mypy_cache .ruff_cache

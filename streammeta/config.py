@@ -17,6 +17,25 @@ def _in_order(rows: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return None if rows is None else tuple(sorted(set(rows)))
 
 
+class OuterConfig(Section):
+    """Options of the meta-learner's outer update; as it stands the papers' plain one."""
+
+    each_step: float = Field(
+        default=0.0, ge=0, description="weight of the loss after each earlier step"
+    )
+    modulation: float | None = Field(
+        default=None,
+        gt=0,
+        description="lambda of (1 - exp(-lambda L)) L in the place of the loss L",
+    )
+    gated: bool = Field(
+        default=False, description="weights move by their own inner rates, not by Adam's"
+    )
+    proximity: float = Field(
+        default=0.0, ge=0, description="inner steps are drawn back by this share"
+    )
+
+
 class ModelConfig(Section):
     """The default model: a mixture of online experts fed by drift and by meta-learning.
 
@@ -41,6 +60,7 @@ class ModelConfig(Section):
     inner_lr: float = Field(0.1, gt=0)
     inner_steps: int = Field(3, ge=1, le=50)
     outer_lr: float = Field(3e-3, gt=0)
+    outer: OuterConfig = OuterConfig()
     tasks_per_update: int = Field(8, ge=1)
     meta_every: int = Field(16, ge=1, description="labelled events per outer step")
     support: int = Field(16, ge=1, le=128, description="rows of a task that are adapted on")

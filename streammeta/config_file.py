@@ -217,6 +217,29 @@ def load_config(
         raise ConfigError("\n".join(lines)) from None
 
 
+def model_config(sets: Sequence[str], given: Mapping[str, Any]) -> ModelConfig:
+    """The model of a command without a config: defaults, ``given``, and ``sets`` over both.
+
+    Raises:
+        ConfigError: a setting is no ``model.field=value``, or cannot be used.
+    """
+    data: dict[str, Any] = {"model": dict(given)}
+    origins: dict[Where, str] = {("model", name): f"--{name}" for name in given}
+    for setting in sets:
+        name, equals, value = setting.partition("=")
+        where = tuple(name.strip().split("."))
+        if not equals or len(where) != 2 or where[0] != "model":
+            raise ConfigError(f"--set {setting}: expected model.field=value")
+        _override(data, where, value, f"--set {setting}")
+        origins[where] = f"--set {name.strip()}"
+    nothing = {"source": {"scenario": ""}}  # a config has to have one
+    try:
+        return RunConfig.model_validate({**nothing, **data}).model
+    except ValidationError as fault:
+        lines = [_explain(error, Path(), "", origins) for error in fault.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
 def line_of(text: str, where: Where) -> int:
     """The 1-based line on which a field is set; that of its section where it is missing.
 
@@ -357,7 +380,7 @@ def _explain(error: Mapping[str, Any], path: Path, text: str, origins: Mapping[W
     where: Where = tuple(error["loc"])
     ours = next((origins[where[:n]] for n in range(len(where), 0, -1) if where[:n] in origins), "")
     ours = ours or next((o for at, o in origins.items() if at[: len(where)] == where), "")
-    outside = ours.startswith(("environment", "--set"))
+    outside = ours.startswith(("environment", "--"))
     place = ours if outside else f"{path}:{line_of(text, where)}"
     if error["type"] == "extra_forbidden":
         known = _fields_at(where[:-1])

@@ -36,6 +36,7 @@ from streammeta.experts import kernels
 from streammeta.experts.kernels import REGRESSION
 from streammeta.meta.parameters import MetaParameters
 from streammeta.pending import Asked
+from streammeta.replay import Tasks
 from streammeta.state import BORROWED, COUNT_DISCOUNT, LAG_COLUMNS, State
 
 #: A new segment's challenger is adapted again from the meta-parameters when this many labelled
@@ -396,6 +397,16 @@ def standard_targets(state: State, key: int, targets: NDArray[np.float64]) -> ND
     """Targets as the networks see them: class indices, or standardised values."""
     centre, scale = units(state, key)
     return ((targets - centre) / scale).astype(np.float32)
+
+
+def standard_tasks(state: State, tasks: Tasks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Tasks as the networks see them, in the units of now: ``x (B, L, D)``, ``y (B, L)``."""
+    x = np.empty(tasks.raw.shape, np.float32)
+    y = np.empty(tasks.y.shape, np.float32)
+    for i, key in enumerate(tasks.key):
+        x[i] = inputs(state, int(key), tasks.raw[i])
+        y[i] = standard_targets(state, int(key), tasks.y[i])
+    return x, y
 
 
 def remember(state: State, key: int, target: float) -> None:

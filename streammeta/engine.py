@@ -14,9 +14,11 @@ from streammeta.config import ModelConfig
 from streammeta.errors import ConfigError, UsageError
 from streammeta.events import Event, Label, MetaUpdated, Output, Value
 from streammeta.meta.initial import read_initial
-from streammeta.meta.net import Net, Task
+from streammeta.meta.loss import Task
+from streammeta.meta.net import Net
 from streammeta.meta.parameters import MetaParameters, pick_device
 from streammeta.registry import find
+from streammeta.replay import pose
 from streammeta.snapshot import Snapshot
 from streammeta.state import State
 
@@ -128,17 +130,10 @@ class Engine:
         assert self.meta is not None
         tasks = state.memory.draw(c.tasks_per_update, state.rng)
         support = state.rng.integers(1, c.support + 1, len(tasks.key))
-        x = np.empty(tasks.raw.shape, np.float32)
-        y = np.empty(tasks.y.shape, np.float32)
-        for i, key in enumerate(tasks.key):
-            x[i] = core.inputs(state, int(key), tasks.raw[i])
-            y[i] = core.standard_targets(state, int(key), tasks.y[i])
-        s = c.support
-        # the newest rows before the query are the support: what precedes them is padding
-        mask = (np.arange(s) >= s - support[:, None]).astype(np.float32)
-        parts = [x[:, :s], y[:, :s], mask, x[:, s:], y[:, s:], np.ones_like(y[:, s:])]
+        x, y = core.standard_tasks(state, tasks)
+        parts = pose(x, y, support, np.full_like(support, c.query), c.support)
         meta = self.meta.matching(state.net, state.n_classes)
-        self.meta, info = meta.update([np.ascontiguousarray(p) for p in parts], state.n_classes)
+        self.meta, info = meta.update(parts, state.n_classes)
         n = len(tasks.key)
         return MetaUpdated(
             state.rows, self.meta.updates, n - info.skipped, info.loss, info.gradient_norm,
@@ -182,7 +177,7 @@ class Engine:
             info["meta"] = {
                 "n_classes": self.meta.n_classes,
                 "updates": self.meta.updates,
-                "outputs": self.meta.learner.net.sizes[-1],
+                "outputs": self.meta.net.sizes[-1],
             }
         return Snapshot({n: np.array(a) for n, a in tensors.items()}, copy.deepcopy(info), blobs)
 

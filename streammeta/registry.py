@@ -41,7 +41,15 @@ class Component:
 _TABLE: dict[str, dict[str, tuple[str, str]]] = {
     "learners": {
         "maml": ("streammeta.meta.gradient_based:maml", "second order, one fixed inner rate"),
+        "fomaml": ("streammeta.meta.gradient_based:fomaml", "MAML without second derivatives"),
+        "anil": ("streammeta.meta.gradient_based:anil", "only the last layer adapts"),
         "meta_sgd": ("streammeta.meta.gradient_based:meta_sgd", "a learned rate per parameter"),
+        "reptile": ("streammeta.meta.reptile:Reptile", "towards where training on a task leads"),
+        "fine_tuning": (
+            "streammeta.meta.fine_tuning:FineTuning",
+            "trained on all tasks alike, no meta-learning: to compare with",
+        ),
+        "cavia": ("streammeta.meta.cavia:Cavia", "only a few context inputs adapt"),
     },
     "experts": {
         "bank": ("streammeta.experts.bank:Bank", "online networks, replay, challengers"),
@@ -222,6 +230,9 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "a sine on the label, or on numeric features",
         ),
     },
+    "protocols": {
+        "sine": ("scenarios.fewshot.sine:SINE", "few-shot sine regression: meta-train, then test"),
+    },
     "suites": {
         "quickstart": (
             "scenarios.suites.quickstart:SUITE",
@@ -234,6 +245,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "sine-switch": (
             "scenarios.suites.sine_switch:SUITE",
             "what online meta-learned parameters are worth after a switch",
+        ),
+        "sine": (
+            "scenarios.suites.sine:SUITE",
+            "few-shot sine regression: every meta-learner beside the papers' figures",
         ),
         "forecast": (
             "scenarios.suites.forecast:SUITE",

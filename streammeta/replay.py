@@ -77,6 +77,25 @@ class Tasks(NamedTuple):
     key: NDArray[np.int64]
 
 
+def pose(
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    support: NDArray[np.int64],
+    query: NDArray[np.int64],
+    at: int,
+) -> list[NDArray[np.float32]]:
+    """The six arrays of a ``Batch``: support before column ``at`` of ``x (B, L, D)``, query after.
+
+    Of task ``i`` the newest ``support[i]`` rows before ``at`` count and the first ``query[i]`` from
+    there on; what lies outside is padding.
+    """
+    before, after = np.arange(at), np.arange(y.shape[1] - at)
+    asked = (before >= at - support[:, None]).astype(np.float32)
+    judged = (after < query[:, None]).astype(np.float32)
+    parts = [x[:, :at], y[:, :at], asked, x[:, at:], y[:, at:], judged]
+    return [np.ascontiguousarray(part) for part in parts]
+
+
 class TaskMemory:
     """Closed tasks as raw rows: half a ring of the newest, half a reservoir of all.
 
@@ -120,6 +139,17 @@ class TaskMemory:
             raise ValueError("the task memory is empty")
         filled = min(self.seen, self.half)
         slots = rng.integers(0, filled, n) + self.half * (np.arange(n) % 2)
+        return Tasks(self.raw[slots], self.y[slots], self.key[slots])
+
+    def since(self, seen: int) -> Tasks:
+        """The tasks closed after the first ``seen`` ones, in order.
+
+        Raises:
+            ValueError: the ring has passed over some of them.
+        """
+        if self.seen - seen > self.half:
+            raise ValueError(f"{self.seen - seen} tasks are newer, the ring holds {self.half}")
+        slots = np.arange(seen, self.seen) % self.half
         return Tasks(self.raw[slots], self.y[slots], self.key[slots])
 
     def _put(self, slot: int, key: int, raw: NDArray[np.float64], y: NDArray[np.float64]) -> None:

@@ -21,7 +21,7 @@ from streammeta.config_file import load_config
 from streammeta.events import DriftDetected, Predicted, Rejected, Scored
 
 HEAVY = ("torch", "river", "numba", "pandas", "numpy", "sklearn", "matplotlib")
-COMMANDS = ("run", "evaluate", "replay", "bench", "validate", "components")
+COMMANDS = ("run", "evaluate", "replay", "bench", "pretrain", "validate", "components")
 
 
 def command(*args: str) -> list[str]:

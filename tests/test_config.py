@@ -114,7 +114,7 @@ def test_names_that_nothing_answers_to_are_faults_of_the_config(good: Path) -> N
     sets = ["model.learner=mamml", "model.detectors=['adwn']", "pace=fast"]
     sets += ["sinks.0.kind=jsnl", "sinks.0.outputs=['predictd']"]
     told = fault(good, GOOD, sets=sets, environment={"FOLDER": "x"})
-    assert "no learner is called 'mamml'; did you mean maml?" in told
+    assert "no learner is called 'mamml'; did you mean maml, fomaml?" in told
     assert "sinks.0.kind: no sink is called 'jsnl'; did you mean jsonl?" in told
     assert "sinks.0.outputs: no output is called 'predictd'; known: predicted, " in told
     assert "pace is 'fast', expected max, realtime, 10x or 500/s" in told

@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
      "streammeta.pending", "streammeta.encode"),
     ("streammeta.sources", "streammeta.sinks", "streammeta.store", "streammeta.metrics",
      "streammeta.engine", "streammeta.core", "streammeta.state"),
-    ("streammeta.runtime", "streammeta.testing"),
+    ("streammeta.runtime", "streammeta.testing", "streammeta.pretraining"),
     ("scenarios", "streammeta.report"),
     ("streammeta.cli", "streammeta.config_file"),
 )  # fmt: skip

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from streammeta.experts import kernels
 from streammeta.meta import rule
-from streammeta.meta.net import HUBER, Net, Task, loss_and_gradient
+from streammeta.meta.loss import HUBER, Loss, Task
+from streammeta.meta.net import Net
 
 F32 = NDArray[np.float32]
 CODES: dict[str, int] = {
@@ -51,10 +52,8 @@ class Story:
         """The mean gradient of every expert, by the tensors."""
         tx = torch.from_numpy(x).expand(len(theta), -1, -1)
         ty = torch.from_numpy(y).expand(len(theta), -1)
-        at = loss_and_gradient(
-            self.net, theta, tx, ty, torch.ones_like(ty), self.task, self.classes
-        )
-        return at.gradient
+        loss = Loss(self.task, self.classes)
+        return self.net.differentiate(theta, tx, ty, torch.ones_like(ty), loss).gradient
 
 
 def close(found: F32, expected: Tensor, atol: float = 1e-5) -> None:

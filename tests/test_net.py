@@ -9,17 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from streammeta.meta.net import (
-    HUBER,
-    Net,
-    Task,
-    hessian_vector,
-    loss_and_gradient,
-    losses,
-    masked_mean,
-    refit,
-    seed_class,
-)
+from streammeta.meta.loss import HUBER, Loss, Task, losses, masked_mean
+from streammeta.meta.net import Net, refit, seed_class
 
 shapes = st.lists(st.integers(1, 6), min_size=2, max_size=4).map(tuple)
 either = st.sampled_from(["classification", "regression"])
@@ -27,7 +18,7 @@ either = st.sampled_from(["classification", "regression"])
 
 def problem(
     sizes: tuple[int, ...], task: Task, seed: int
-) -> tuple[Net, Tensor, Tensor, Tensor, Tensor, int]:
+) -> tuple[Net, Tensor, Tensor, Tensor, Tensor, Loss]:
     """Three networks with five rows each, one of them padding; one output is spare."""
     classes = sizes[-1]
     net = Net((*sizes[:-1], classes + 1))
@@ -39,7 +30,7 @@ def problem(
     mask = np.ones((3, 5))
     mask[1, 0] = 0.0
     made = [torch.from_numpy(a) for a in (theta, x, y, mask)]
-    return net, made[0], made[1], made[2], made[3], classes
+    return net, made[0], made[1], made[2], made[3], Loss(task, classes)
 
 
 @settings(max_examples=40, deadline=None)
@@ -47,12 +38,12 @@ def problem(
 def test_the_written_out_gradient_is_autograds(
     sizes: tuple[int, ...], task: Task, seed: int
 ) -> None:
-    net, theta, x, y, mask, classes = problem(sizes, task, seed)
-    at = loss_and_gradient(net, theta, x, y, mask, task, classes)
+    net, theta, x, y, mask, loss = problem(sizes, task, seed)
+    at = net.differentiate(theta, x, y, mask, loss)
     theta.requires_grad_()
-    loss = masked_mean(losses(net.apply(theta, x), y, task, classes), mask)
-    (expected,) = torch.autograd.grad(loss.sum(), theta)
-    torch.testing.assert_close(at.loss, loss.detach(), rtol=0, atol=1e-10)
+    mean = masked_mean(losses(net.apply(theta, x), y, loss), mask)
+    (expected,) = torch.autograd.grad(mean.sum(), theta)
+    torch.testing.assert_close(at.loss, mean.detach(), rtol=0, atol=1e-10)
     torch.testing.assert_close(at.gradient, expected, rtol=0, atol=1e-10)
 
 
@@ -61,34 +52,33 @@ def test_the_written_out_gradient_is_autograds(
 def test_the_hessian_times_a_vector_is_a_double_backward(
     sizes: tuple[int, ...], task: Task, seed: int
 ) -> None:
-    net, theta, x, y, mask, classes = problem(sizes, task, seed)
+    net, theta, x, y, mask, loss = problem(sizes, task, seed)
     vector = torch.from_numpy(np.random.default_rng(seed + 1).normal(size=theta.shape))
-    at = loss_and_gradient(net, theta, x, y, mask, task, classes)
-    product = hessian_vector(net, at, vector, task)
+    at = net.differentiate(theta, x, y, mask, loss)
+    product = net.hessian_vector(at, vector)
     theta.requires_grad_()
-    loss = masked_mean(losses(net.apply(theta, x), y, task, classes), mask)
-    (gradient,) = torch.autograd.grad(loss.sum(), theta, create_graph=True)
+    mean = masked_mean(losses(net.apply(theta, x), y, loss), mask)
+    (gradient,) = torch.autograd.grad(mean.sum(), theta, create_graph=True)
     (expected,) = torch.autograd.grad((gradient * vector).sum(), theta)
     torch.testing.assert_close(product, expected, rtol=0, atol=1e-9)
 
 
 def test_huber_is_a_square_near_zero_and_a_line_beyond() -> None:
     outputs = torch.tensor([[0.5], [HUBER], [HUBER + 3.0], [-HUBER - 3.0]])
-    found = losses(outputs, torch.zeros(4), "regression", 1)
+    found = losses(outputs, torch.zeros(4), Loss("regression"))
     line = 0.5 * HUBER**2 + 3.0 * HUBER
     assert found.tolist() == pytest.approx([0.125, 0.5 * HUBER**2, line, line])
 
 
 def test_unseen_classes_have_no_say_in_the_loss() -> None:
     outputs = torch.tensor([[1.0, 1.0, 99.0]])
-    assert losses(outputs, torch.tensor([0]), "classification", 2).item() == pytest.approx(
-        np.log(2.0)
-    )
+    found = losses(outputs, torch.tensor([0]), Loss("classification", 2))
+    assert found.item() == pytest.approx(np.log(2.0))
 
 
 def test_a_task_without_rows_has_no_loss_and_no_gradient() -> None:
-    net, theta, x, y, mask, classes = problem((3, 4, 2), "classification", 0)
-    at = loss_and_gradient(net, theta, x, y, torch.zeros_like(mask), "classification", classes)
+    net, theta, x, y, mask, loss = problem((3, 4, 2), "classification", 0)
+    at = net.differentiate(theta, x, y, torch.zeros_like(mask), loss)
     assert (at.loss == 0).all()
     assert (at.gradient == 0).all()
 

@@ -21,6 +21,7 @@ from scenarios.prequential import Progress, Result, prequential
 from scenarios.scenario import Card, Scenario, scenario
 from streammeta.errors import UsageError
 from streammeta.events import Event
+from streammeta.registry import load
 from streammeta.scores import Scores
 from streammeta.sources.labels import delayed
 
@@ -40,6 +41,19 @@ class Outcome:
     result: Result
 
 
+class Trial(Protocol):
+    """A row of the registry's table ``protocols``: what a job does that is no stream's loop."""
+
+    def card(self, job: Job) -> Card:
+        """What is asked, before any work; UsageError where there is no such thing."""
+
+    def check(self, job: Job) -> None:
+        """Refuse, by a UsageError, a model that cannot do it; before any work."""
+
+    def run(self, job: Job, progress: Progress | None = None) -> Outcome:
+        """Do it."""
+
+
 class Counter(Protocol):
     """A number that processes share: rows scored so far."""
 
@@ -56,12 +70,19 @@ def run_job(job: Job, progress: Progress | None = None) -> Outcome:
         UsageError: the model or the stream cannot be built, or does not fit the other.
         SourceError: the stream's data is not on this machine.
     """
+    if job.protocol:
+        return _trial(job).run(job, progress)
     stream = scenario(job.stream, seed=job.seed, rows=job.rows)
     if job.model == BEST_SGD:
         return _best_sgd(job, stream, progress)
     if job.model.startswith(PEERS):
         return Outcome(job, stream.card, _peer(job, stream, progress))
     return Outcome(job, stream.card, _run(job, stream, progress))
+
+
+def _trial(job: Job) -> Trial:
+    found: Trial = load("protocols", job.protocol)
+    return found
 
 
 def _run(job: Job, stream: Scenario, progress: Progress | None) -> Result:
@@ -328,7 +349,9 @@ def cards(jobs: Sequence[Job]) -> dict[str, Card]:
     """
     found: dict[str, Card] = {}
     for job in jobs:
-        if job.stream not in found:
+        if job.stream not in found and job.protocol:
+            found[job.stream] = _trial(job).card(job)
+        elif job.stream not in found:
             found[job.stream] = scenario(job.stream, seed=job.seed, rows=job.rows).card
     return found
 
@@ -358,6 +381,9 @@ def _try(job: Job, card: Card) -> None:
     Raises:
         UsageError: it cannot be built.
     """
+    if job.protocol:
+        _trial(job).check(job)
+        return
     if job.model.startswith(PEERS):
         _try_peer(job, card)
         return

@@ -34,6 +34,7 @@ class Job:
     label_delay: int = 0  # rows by which labels come later
     cap: int | None = None
     alone: bool = False  # in a fresh process, after a warm-up that is not measured
+    protocol: str = ""  # a row of the registry that does the job, in the place of a stream's loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class Suite:
     of all records into tables (without one: the leaderboards), ``gates`` into claims that
     ``bench --check`` holds the suite to; one that the book cannot answer, because a model was
     left out, does not hold. ``alone``: each job has a fresh process, so that its time and memory
-    do not hang on the jobs before it.
+    do not hang on the jobs before it. ``protocol``: the jobs are no streams but what the row of
+    this name in the registry does.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Suite:
     caps: tuple[tuple[str, int], ...] = ()
     about: str = ""
     alone: bool = False
+    protocol: str = ""
 
     def jobs(
         self,
@@ -132,6 +135,7 @@ class Suite:
                 self.overrides,
                 cap=self._cap(model),
                 alone=self.alone,
+                protocol=self.protocol,
             )
             for stream in self.streams
             if not self.unavailable(stream)

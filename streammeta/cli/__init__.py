@@ -12,7 +12,7 @@ import traceback
 import typer
 
 from streammeta import __version__
-from streammeta.cli import bench, components, evaluate, replay, run, validate
+from streammeta.cli import bench, components, evaluate, pretrain, replay, run, validate
 from streammeta.errors import StreamMetaError
 
 INTERRUPTED = 130
@@ -48,6 +48,7 @@ app.command("run", epilog=run.EPILOG)(run.run)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("replay", epilog=replay.EPILOG)(replay.replay)
 app.command("bench", epilog=bench.EPILOG)(bench.bench)
+app.command("pretrain", epilog=pretrain.EPILOG)(pretrain.pretrain)
 app.command("validate", epilog=validate.EPILOG)(validate.validate)
 app.add_typer(components.app, name="components")
 

@@ -38,6 +38,9 @@ def replay(
     models: str = typer.Option("streammeta,no_change", help="Comma-separated."),
     rows: int | None = typer.Option(None, min=1, help="Only the first rows.", show_default=False),
     chunk: int = typer.Option(1, min=1, help="Events answered with the state at its start."),
+    init: Path | None = typer.Option(
+        None, help="File with meta-parameters to start from.", show_default=False
+    ),
     report: Path | None = typer.Option(None, help="Write an HTML report.", show_default=False),
     as_json: bool = typer.Option(False, "--json", help="JSON lines on stdout."),
 ) -> None:
@@ -61,7 +64,11 @@ def replay(
     card = stream.card
     _announce(card)
     names = model_names(models)
-    made = [build(at_drift(name, card), task=card.task, seed=seed, chunk=chunk) for name in names]
+    overrides = {"init": str(init)} if init else {}
+    made = [
+        build(at_drift(name, card), task=card.task, seed=seed, chunk=chunk, overrides=overrides)
+        for name in names
+    ]
     outcomes = []
     with progress_lines(card.rows) as lines:
         for name, model in zip(names, made, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,9 @@ def run(
         help="Go on from the last commit, or forget all commits; default: as configured.",
         show_default=False,
     ),
+    init: Path | None = typer.Option(
+        None, help="File with meta-parameters to start from: model.init.", show_default=False
+    ),
     pace: str | None = typer.Option(
         None, help="max, realtime, 10x or 500/s; default: as configured.", show_default=False
     ),
@@ -66,6 +70,8 @@ def run(
     from streammeta.config_file import load_config
     from streammeta.runtime import drain_on_signals
 
+    if init is not None:
+        sets = [*sets, f"model.init={json.dumps(str(init))}"]
     settings = load_config(config, sets=sets).config
     if pace is not None:
         settings = settings.model_copy(update={"pace": pace})

@@ -1,6 +1,7 @@
-"""MAML and Meta-SGD: a few inner gradient steps, and the gradient through them.
+"""MAML and its kin: a few inner gradient steps, and the gradient through them.
 
-MAML: Finn, Abbeel, Levine 2017 (arXiv 1703.03400), algorithm 1; second order.
+MAML, FOMAML: Finn, Abbeel, Levine 2017 (arXiv 1703.03400), algorithm 1; second and first order.
+ANIL: Raghu et al. 2020 (arXiv 1909.09157): only the last layer takes inner steps.
 Meta-SGD: Li, Zhou, Chen, Li 2017 (arXiv 1707.09835), algorithm 1; one rate per parameter, kept
 positive and bounded through its logarithm so that more steps than trained for do not diverge.
 """
@@ -9,26 +10,78 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from streammeta.meta import rule
-from streammeta.meta.learner import AdaptInfo, Batch, MetaInfo, State, adam, clip_by_norm
-from streammeta.meta.net import (
-    Net,
-    Pass,
-    Task,
-    hessian_vector,
-    loss_and_gradient,
-    losses,
-    masked_mean,
+from streammeta.meta.learner import (
+    AdaptInfo,
+    Batch,
+    Gradient,
+    MetaInfo,
+    Model,
+    State,
+    adam,
+    clip_by_norm,
 )
+from streammeta.meta.loss import HUBER, Loss, Task, losses, masked_mean
 
 #: Inner rates stay within a factor of e^3 of where they start.
 RATE_SPAN = 3.0
 #: Longest outer gradient that is followed in full.
 GRADIENT_LIMIT = 10.0
+#: A logarithm of a rate may move further than a weight: by default 3 % of the rate per step.
+RATE_LR = 10.0
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Options of the outer update; as it stands the papers' plain one.
+
+    ``each_step``: weight of the query loss after every earlier inner step, that of the last
+    being 1 (multi-step loss of MAML++, Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, eq. 4).
+    ``modulation``: lambda of ``(1 - exp(-lambda L)) L`` in the place of a task's query loss
+    ``L``: tasks that are solved already hardly move the meta-parameters (update modulation of
+    C-MAML, Caccia et al. 2020, arXiv 2003.05856, sec. 4.2, taken into the loss).
+    ``gated``: weights move by their own inner rates in the place of Adam's, after the rates have
+    moved (asynchronous update of La-MAML, Gupta et al. 2020, arXiv 2007.13904, eq. 6; what is
+    gated there at 0 cannot be reached here, for rates are exponentials).
+    ``proximity``: inner steps are drawn back towards the meta-parameters by this much of the
+    distance (FOML, Rajasegaran et al. 2022, arXiv 2202.00263, eq. 3).
+    """
+
+    each_step: float = 0.0
+    modulation: float | None = None
+    gated: bool = False
+    proximity: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("each_step", "proximity"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
+        if self.modulation is not None and self.modulation <= 0:
+            raise ValueError(f"modulation is {self.modulation}; expected more than 0, or None")
+
+
+class Step(NamedTuple):
+    """One inner step: the weights ``(B, P)`` it starts from, the gradient there, where it goes."""
+
+    fast: Tensor
+    at: Gradient
+    direction: Tensor
+
+
+class Slopes(NamedTuple):
+    """Of each task: query loss ``(B,)`` and its gradients by theta ``(B, P)``, by the logarithms
+    of the rates ``(B, R)`` and by the extra parameters ``(B, E)``."""
+
+    loss: Tensor
+    by_theta: Tensor
+    by_rates: Tensor
+    by_extra: Tensor
 
 
 @dataclass(frozen=True)
@@ -37,22 +90,33 @@ class GradientLearner:
 
     ``per_parameter`` gives every parameter a rate of its own and learns it; otherwise the one
     rate ``inner_lr`` stays fixed. ``second_order`` differentiates through the inner gradients.
+    ``head_only`` keeps all layers but the last where they are.
     """
 
-    net: Net
+    net: Model
     task: Task
     inner_lr: float = 0.1
     steps: int = 5
     outer_lr: float = 1e-3
+    outer: Outer = Outer()
+    huber: float = HUBER
     second_order: bool = True
     per_parameter: bool = False
+    head_only: bool = False
 
     def init(self, theta: Tensor) -> State:
         """A fresh state around the initial parameters ``theta (P,)``."""
         n_rates = theta.numel() if self.per_parameter else 1
         log_rates = theta.new_full((n_rates,), math.log(self.inner_lr))
-        moments = theta.new_zeros(theta.numel() + n_rates)
-        return State(theta.clone(), log_rates, moments, moments.clone(), theta.new_zeros(()))
+        extra = self.extra(theta)
+        moments = theta.new_zeros(theta.numel() + n_rates + extra.numel())
+        return State(
+            theta.clone(), log_rates, extra, moments, moments.clone(), theta.new_zeros(())
+        )  # fmt: skip
+
+    def extra(self, theta: Tensor) -> Tensor:
+        """Parameters ``(E,)`` beyond weights and rates, as they start."""
+        return theta.new_empty(0)
 
     def predict(self, theta: Tensor, x: Tensor) -> Tensor:
         """Outputs ``(..., n, O)`` of fast weights ``theta (..., P)`` on ``x (..., n, D)``."""
@@ -62,20 +126,20 @@ class GradientLearner:
         self, state: State, x: Tensor, y: Tensor, mask: Tensor, n_classes: int
     ) -> tuple[Tensor, AdaptInfo]:
         """Fast weights ``(B, P)`` after the inner steps on supports ``x (B, S, D)``."""
+        loss = self.loss(n_classes)
         with torch.no_grad():
-            start = state.theta.expand(x.shape[0], -1)
-            fast, trail = self._inner(start, state.log_rates.exp(), x, y, mask, n_classes)
-            after = masked_mean(losses(self.net.apply(fast, x), y, self.task, n_classes), mask)
-        return fast, AdaptInfo(trail[0].loss, after)
+            fast, trail = self.inner(state, x, y, mask, loss)
+            after = masked_mean(losses(self.net.apply(fast, x), y, loss), mask)
+            before = trail[0].at.loss if trail else after
+        return fast, AdaptInfo(before, after)
 
     def meta_update(self, state: State, batch: Batch, n_classes: int) -> tuple[State, MetaInfo]:
-        """One Adam step on the mean query loss after adaptation; non-finite tasks are skipped."""
+        """One outer step on the mean query loss after adaptation; non-finite tasks are skipped."""
         with torch.no_grad():
-            loss, by_theta, by_rates = self._outer_gradients(state, batch, n_classes)
-            each = torch.cat([by_theta, by_rates], 1)
-            total = loss.sum() + each.sum()
+            loss, *slopes = self.slopes(state, batch, n_classes)
+            each = torch.cat(slopes, 1)
             skipped = 0
-            if not bool(torch.isfinite(total)):
+            if not bool(torch.isfinite(loss.sum() + each.sum())):
                 # a bad task is cut out, not multiplied by zero: NaN times zero is NaN
                 good = torch.isfinite(loss) & torch.isfinite(each).all(1)
                 skipped = int((~good).sum())
@@ -84,62 +148,109 @@ class GradientLearner:
                 loss, each = loss[good], each[good]
             gradient, mean = each.mean(0), float(loss.mean())
             gradient, norm = clip_by_norm(gradient, GRADIENT_LIMIT)
-            return self._descend(state, gradient), MetaInfo(mean, float(norm), skipped)
+            return self.descend(state, gradient), MetaInfo(mean, float(norm), skipped)
 
-    def _descend(self, state: State, gradient: Tensor) -> State:
+    def descend(self, state: State, gradient: Tensor) -> State:
+        """The state after one outer step along ``gradient (P + R + E,)``."""
         new, move = adam(state, gradient, self.outer_lr)
-        n, centre = state.theta.numel(), math.log(self.inner_lr)
+        n, centre, r = state.theta.numel(), math.log(self.inner_lr), state.log_rates.numel()
         rates = state.log_rates
         if self.per_parameter:
-            # a logarithm may move further than a weight: by default 3 % of the rate per step
-            rates = rates - 10.0 * move[n:]
+            rates = rates - RATE_LR * move[n : n + r]
             rates = rates.clamp(centre - RATE_SPAN, centre + RATE_SPAN)
-        return new._replace(theta=state.theta - move[:n], log_rates=rates)
+        step = rates.exp() * gradient[:n] if self.outer.gated else move[:n]
+        theta, extra = state.theta - step, state.extra - move[n + r :]
+        return new._replace(theta=theta, log_rates=rates, extra=extra)
 
-    def _outer_gradients(
-        self, state: State, batch: Batch, n_classes: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Query loss ``(B,)`` of each task and its gradients by theta and by the log rates.
+    def loss(self, n_classes: int) -> Loss:
+        """What supports and queries are judged by."""
+        return Loss(self.task, n_classes, self.huber)
 
-        Backwards through ``theta_{k+1} = theta_k - rates * grad(theta_k)``: with ``g`` the
-        gradient by ``theta_{k+1}``, that by ``theta_k`` is ``g - H_k (rates * g)`` and that by
-        the rates ``-grad(theta_k) * g``.
-        """
+    def rates(self, state: State) -> Tensor:
+        """The inner rates: ``(1,)`` or ``(P,)``."""
         rates = state.log_rates.exp()
-        tasks = batch.support_x.shape[0]
-        start = state.theta.expand(tasks, -1)
-        fast, trail = self._inner(start, rates, *batch[:3], n_classes)
-        query = loss_and_gradient(self.net, fast, *batch[3:], self.task, n_classes)
-        g = query.gradient
-        by_rates = g.new_zeros(tasks, rates.numel())
-        for at in reversed(trail):
-            if self.per_parameter:
-                by_rates -= at.gradient * g * rates
-            if self.second_order:
-                g = g - hessian_vector(self.net, at, rates * g, self.task)
-        return query.loss, g, by_rates
+        if not self.head_only:
+            return rates
+        moves = torch.zeros_like(state.theta)
+        moves[self.net.head()] = 1.0
+        return rates * moves
 
-    def _inner(
-        self, fast: Tensor, rates: Tensor, x: Tensor, y: Tensor, mask: Tensor, n_classes: int
-    ) -> tuple[Tensor, list[Pass]]:
-        """The inner loop: fast weights ``(B, P)``, and the pass of each step."""
-        trail: list[Pass] = []
+    def inner(
+        self, state: State, x: Tensor, y: Tensor, mask: Tensor, loss: Loss
+    ) -> tuple[Tensor, list[Step]]:
+        """The inner loop: fast weights ``(B, P)``, and each step on the way."""
+        rates, start = self.rates(state), state.theta.expand(x.shape[0], -1)
+        fast: Tensor = start
+        trail: list[Step] = []
         for _ in range(self.steps):
-            at = loss_and_gradient(
-                self.net, fast, x, y, mask, self.task, n_classes, with_loss=not trail
-            )
-            trail.append(at)
-            fast = rule.step(fast, at.gradient, rates)
+            at = self.net.differentiate(fast, x, y, mask, loss, with_loss=not trail)
+            direction = at.gradient
+            if self.outer.proximity:
+                direction = direction + self.outer.proximity * (fast - start)
+            trail.append(Step(fast, at, direction))
+            fast = rule.step(fast, direction, rates)
         return fast, trail
 
+    def slopes(self, state: State, batch: Batch, n_classes: int) -> Slopes:
+        """Query loss of each task and its gradients.
 
-def maml(net: Net, task: Task, *, inner_lr: float, steps: int, outer_lr: float) -> GradientLearner:
-    """Model-agnostic meta-learning, second order, one fixed inner rate."""
-    return GradientLearner(net, task, inner_lr, steps, outer_lr)
+        Backwards through ``theta_{k+1} = theta_k - rates * d_k`` with ``d_k`` the gradient at
+        ``theta_k`` plus the pull of ``proximity`` p: with ``g`` the gradient by ``theta_{k+1}``,
+        that by ``theta_k`` is ``g - H_k (rates * g) - p rates * g``, that by the start gains
+        ``p rates * g``, that by the rates ``-d_k * g``. First order takes all but ``g`` as 0.
+        """
+        loss, rates = self.loss(n_classes), self.rates(state)
+        fast, trail = self.inner(state, *batch[:3], loss)
+        judged, marks = self.judge(fast, trail, batch, loss)
+        g = marks.pop()
+        by_rates = g.new_zeros(len(g), state.log_rates.numel())
+        by_start = torch.zeros_like(g)
+        for step in reversed(trail):
+            push = rates * g
+            if self.per_parameter:
+                by_rates -= step.direction * push
+            if self.second_order:
+                g = g - self.net.hessian_vector(step.at, push)
+                if self.outer.proximity:
+                    g = g - self.outer.proximity * push
+                    by_start += self.outer.proximity * push
+            if self.outer.each_step and marks:
+                g = g + marks.pop()
+        return Slopes(judged, g + by_start, by_rates, g.new_empty(len(g), 0))
+
+    def judge(
+        self, fast: Tensor, trail: list[Step], batch: Batch, loss: Loss
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Query loss ``(B,)`` in the end, and the gradient of what the outer update minimises by
+        the weights after each step that counts, the last in the end: each ``(B, P)``."""
+        stops = [step.fast for step in trail[1:]] if self.outer.each_step else []
+        judged = [self.net.differentiate(at, *batch[3:], loss) for at in (*stops, fast)]
+        weights = [self.outer.each_step] * len(stops) + [1.0]
+        shares = [weight / sum(weights) for weight in weights]
+        marks = [share * at.gradient for share, at in zip(shares, judged, strict=True)]
+        if self.outer.modulation is not None:
+            means = [share * at.loss for share, at in zip(shares, judged, strict=True)]
+            factor = modulation(torch.stack(means).sum(0), self.outer.modulation)
+            marks = [factor.unsqueeze(1) * mark for mark in marks]
+        return judged[-1].loss, marks
 
 
-def meta_sgd(
-    net: Net, task: Task, *, inner_lr: float, steps: int, outer_lr: float
-) -> GradientLearner:
-    """Meta-SGD: the rate of every parameter is learned with the meta-parameters."""
-    return GradientLearner(net, task, inner_lr, steps, outer_lr, per_parameter=True)
+def modulation(loss: Tensor, strength: float) -> Tensor:
+    """Derivative of ``(1 - exp(-strength L)) L`` by ``L``.
+
+    >>> modulation(torch.tensor([0.0, 1.0, 1000.0]), 1.0)
+    tensor([0., 1., 1.])
+    """
+    return 1.0 - torch.exp(-strength * loss) * (1.0 - strength * loss)
+
+
+def joined(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Support and query as one set of rows: ``x (B, S + Q, D)``, ``y`` and ``mask``."""
+    x, y, mask = (torch.cat(pair, 1) for pair in zip(batch[:3], batch[3:], strict=True))
+    return x, y, mask
+
+
+maml = GradientLearner
+fomaml = partial(GradientLearner, second_order=False)
+anil = partial(GradientLearner, head_only=True)
+meta_sgd = partial(GradientLearner, per_parameter=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -14,17 +17,40 @@ from streammeta.meta.net import Net, refit
 from streammeta.meta.parameters import MetaParameters
 
 
-def write_initial(path: str | Path, meta: MetaParameters) -> None:
-    """Save the meta-parameters and inner rates; the shape of the network goes along."""
-    tensors = {n: meta.tensors()[n] for n in ("theta", "log_rates")}
-    described = {
-        "sizes": list(meta.learner.net.sizes),
+def write_initial(
+    path: str | Path, meta: MetaParameters, origin: Mapping[str, Any] | None = None
+) -> None:
+    """Save the meta-parameters and inner rates; the shape of the network goes along.
+
+    ``origin``: how they came about, JSON-able, for whoever opens the file. The file is there in
+    whole or as it was before; the same parameters give the same bytes.
+    """
+    tensors = {n: meta.tensors()[n] for n in ("theta", "log_rates", "extra")}
+    told: dict[str, Any] = {
+        "sizes": list(meta.net.sizes),
         "task": meta.learner.task,
         "n_classes": meta.n_classes,
         "updates": meta.updates,
     }
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata={"streammeta": json.dumps(described)})
+    if origin is not None:
+        told["origin"] = dict(origin)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.part")
+    try:
+        save_file(tensors, aside, metadata={"streammeta": json.dumps(told)})
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def described(path: str | Path) -> dict[str, Any]:
+    """What a file of meta-parameters says of itself: shape, task, and ``origin`` if it was told.
+
+    Raises:
+        ConfigError: no such file, or not such a file.
+    """
+    return _open(path)[0]
 
 
 def read_initial(path: str | Path, meta: MetaParameters) -> MetaParameters:
@@ -33,17 +59,9 @@ def read_initial(path: str | Path, meta: MetaParameters) -> MetaParameters:
     Raises:
         ConfigError: no such file, not such a file, or made for another shape or task.
     """
-    try:
-        with safe_open(path, framework="numpy") as image:
-            described = json.loads((image.metadata() or {})["streammeta"])
-        sizes, task = tuple(described["sizes"]), described["task"]
-        n_classes = int(described["n_classes"])
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise ConfigError(f"model.init: {path} does not exist") from None
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise ConfigError(f"model.init: {path} holds no meta-parameters ({error})") from None
-    net, made = meta.learner.net, Net(sizes)
+    told, tensors = _open(path)
+    sizes, task, n_classes = tuple(told["sizes"]), told["task"], int(told["n_classes"])
+    net, made = meta.net, Net(sizes)
     if sizes[:-1] != net.sizes[:-1] or task != meta.learner.task:
         raise ConfigError(
             f"model.init: {path} was made for {task} with layers {list(sizes)}; "
@@ -55,4 +73,20 @@ def read_initial(path: str | Path, meta: MetaParameters) -> MetaParameters:
     if rates.shape != current["log_rates"].shape or made != net:
         spread = np.broadcast_to(rates.mean(), current["log_rates"].shape)
         tensors["log_rates"] = spread.astype(np.float32)
+    if tensors.get("extra", current["extra"]).shape != current["extra"].shape:
+        tensors["extra"] = current["extra"]  # of another learner
     return meta.with_tensors({**current, **tensors}, min(n_classes, net.sizes[-1]), 0)
+
+
+def _open(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    try:
+        with safe_open(path, framework="numpy") as image:
+            told = dict(json.loads((image.metadata() or {})["streammeta"]))
+        for name in ("sizes", "task", "n_classes"):
+            told[name]
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise ConfigError(f"model.init: {path} does not exist") from None
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise ConfigError(f"model.init: {path} holds no meta-parameters ({error})") from None
+    return told, tensors

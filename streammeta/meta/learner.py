@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from streammeta.meta.net import Net, Task
+from streammeta.meta.loss import Loss, Task
+
+
+class Gradient(Protocol):
+    """What differentiating gives: mean ``loss (B,)`` and its ``gradient (B, P)``; a model may
+    keep more with it, for a Hessian-vector product."""
+
+    @property
+    def loss(self) -> Tensor: ...
+
+    @property
+    def gradient(self) -> Tensor: ...
+
+
+class Model(Protocol):
+    """A network on flat parameter vectors ``theta (..., P)``: ``Net``, or any module."""
+
+    @property
+    def n_params(self) -> int:
+        """Length ``P`` of the flat vector."""
+
+    def apply(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Outputs ``(..., n, O)`` for ``theta (..., P)`` and ``x (..., n, D)``."""
+
+    def head(self) -> slice:
+        """Where the last layer lies in the flat vector."""
+
+    def differentiate(
+        self,
+        theta: Tensor,
+        x: Tensor,
+        y: Tensor,
+        mask: Tensor,
+        loss: Loss,
+        *,
+        with_loss: bool = ...,
+    ) -> Any:
+        """The ``Gradient`` of the mean loss of tasks ``x (B, n, D)`` at ``theta (B, P)``."""
+
+    def hessian_vector(self, at: Any, vector: Tensor) -> Tensor:
+        """Hessian of each task's loss at ``at`` times ``vector (B, P)``."""
 
 
 class Batch(NamedTuple):
@@ -28,12 +68,14 @@ class Batch(NamedTuple):
 class State(NamedTuple):
     """What is carried: meta-parameters, inner rates, and the outer optimiser's moments.
 
-    ``theta (P,)``; ``log_rates (1,)`` or ``(P,)``, natural logarithms; ``first`` and ``second``
-    ``(P + R,)`` moments of Adam over both end to end; ``taken ()`` outer steps.
+    ``theta (P,)``; ``log_rates (1,)`` or ``(P,)``, natural logarithms; ``extra (E,)`` what a
+    learner has beyond weights and rates, often nothing; ``first`` and ``second`` ``(P + R + E,)``
+    moments of Adam over the three end to end; ``taken ()`` outer steps.
     """
 
     theta: Tensor
     log_rates: Tensor
+    extra: Tensor
     first: Tensor
     second: Tensor
     taken: Tensor
@@ -58,7 +100,7 @@ class MetaInfo(NamedTuple):
 class MetaLearner(Protocol):
     """A meta-learner: pure functions over a ``State`` of tensors."""
 
-    net: Net
+    net: Model
     task: Task
 
     def init(self, theta: Tensor) -> State:

@@ -9,18 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Task = Literal["classification", "regression"]
-
-#: Standardised residual beyond which the regression loss is linear (Huber 1964); the compiled
-#: kernels use the same.
-HUBER = 2.0
+from streammeta.meta.loss import Loss, Task, losses, masked_mean
 
 
 class Layer(NamedTuple):
@@ -41,6 +37,27 @@ def _layers(sizes: tuple[int, ...]) -> tuple[Layer, ...]:
         found.append(Layer(start, bias, bias + n_out, n_in, n_out))
         start = bias + n_out
     return tuple(found)
+
+
+class Pass(NamedTuple):
+    """One forward and backward pass over tasks, kept for a Hessian-vector product.
+
+    ``loss (B,)``; ``gradient (B, P)``; ``hidden[l] (B, n, in_l)`` what layer ``l`` read,
+    ``active[l]`` 1 where that is above 0; ``weights[l] (B, in_l, out_l)``;
+    ``deltas[l] (B, n, out_l)`` the loss's derivative by what it gave, before its ReLU;
+    ``curvature`` of the loss in the outputs: class probabilities ``(B, n, C)``, or 1 inside and
+    0 outside Huber's square ``(B, n, 1)``; ``share (B, n, 1)`` the weight of each row.
+    """
+
+    loss: Tensor
+    gradient: Tensor
+    task: Task
+    hidden: list[Tensor]
+    active: list[Tensor]
+    weights: list[Tensor]
+    deltas: list[Tensor]
+    curvature: Tensor
+    share: Tensor
 
 
 @dataclass(frozen=True)
@@ -88,133 +105,93 @@ class Net:
                 h = torch.relu(h)
         return h
 
+    def head(self) -> slice:
+        """Where the last layer lies in the flat vector."""
+        last = self.layers()[-1]
+        return slice(last.start, last.end)
 
-def losses(outputs: Tensor, targets: Tensor, task: Task, n_classes: int) -> Tensor:
-    """Loss of every row: cross-entropy over the first ``n_classes`` outputs, or Huber.
+    def differentiate(
+        self,
+        theta: Tensor,
+        x: Tensor,
+        y: Tensor,
+        mask: Tensor,
+        loss: Loss,
+        *,
+        with_loss: bool = True,
+    ) -> Pass:
+        """Mean loss over the rows of each task and its gradient, without building a graph.
 
-    Args:
-        outputs: ``(..., n, O)`` from ``Net.apply``.
-        targets: ``(..., n)`` class indices (any dtype) or standardised values.
+        Shapes: ``theta (B, P)``, ``x (B, n, D)``, ``y`` and ``mask`` ``(B, n)``. Without
+        ``with_loss`` the loss is left empty. Backpropagation written out, so that thousands of
+        small networks cost a few batched products.
+        """
+        hidden, h = [], x
+        layers = self.layers()
+        unpacked = [_unpack(theta, layer) for layer in layers]
+        for layer, (weight, bias) in zip(layers, unpacked, strict=True):
+            hidden.append(h)
+            h = torch.baddbmm(bias.unsqueeze(-2), h, weight)
+            if layer is not layers[-1]:
+                h = h.relu_()
+        share = (mask / mask.sum(-1, keepdim=True).clamp(min=1.0)).unsqueeze(-1)
+        delta = torch.zeros_like(h)
+        if loss.task == "regression":
+            residual = h[..., :1] - y.unsqueeze(-1)
+            curvature = (residual.abs() <= loss.huber).to(h.dtype)
+            delta[..., :1] = residual.clamp(-loss.huber, loss.huber) * share
+        else:
+            curvature = torch.softmax(h[..., : loss.n_classes], -1)
+            delta[..., : loss.n_classes] = curvature * share
+            delta.scatter_add_(-1, y.long().unsqueeze(-1), -share)
+        mean = masked_mean(losses(h, y, loss), mask) if with_loss else share.new_empty(0)
+        active = [(h > 0).to(delta.dtype) for h in hidden]
+        deltas, pieces = [delta], []
+        for i in range(len(layers) - 1, -1, -1):
+            pieces += [delta.sum(-2), torch.bmm(hidden[i].mT, delta).flatten(1)]
+            if i > 0:
+                delta = torch.bmm(delta, unpacked[i][0].mT) * active[i]
+                deltas.append(delta)
+        gradient = torch.cat(pieces[::-1], -1)
+        weights = [weight for weight, _ in unpacked]
+        return Pass(
+            mean, gradient, loss.task, hidden, active, weights, deltas[::-1], curvature, share
+        )  # fmt: skip
 
-    Returns:
-        ``(..., n)``, at least 0.
-    """
-    if task == "regression":
-        residual = outputs[..., 0] - targets
-        size = residual.abs()
-        return torch.where(size <= HUBER, 0.5 * residual**2, HUBER * (size - 0.5 * HUBER))
-    logits = outputs[..., :n_classes]
-    chosen = logits.gather(-1, targets.long().unsqueeze(-1)).squeeze(-1)
-    return torch.logsumexp(logits, -1) - chosen
+    def hessian_vector(self, at: Pass, vector: Tensor) -> Tensor:
+        """Hessian of each task's loss times ``vector (B, P)``, exactly (Pearlmutter 1994).
 
-
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the last axis of the rows where ``mask`` is 1; 0 where there are none."""
-    return (values * mask).sum(-1) / mask.sum(-1).clamp(min=1.0)
-
-
-class Pass(NamedTuple):
-    """One forward and backward pass over tasks, kept for a Hessian-vector product.
-
-    ``loss (B,)``; ``gradient (B, P)``; ``hidden[l] (B, n, in_l)`` what layer ``l`` read,
-    ``active[l]`` 1 where that is above 0; ``weights[l] (B, in_l, out_l)``;
-    ``deltas[l] (B, n, out_l)`` the loss's derivative by what it gave, before its ReLU;
-    ``curvature`` of the loss in the outputs: class probabilities ``(B, n, C)``, or 1 inside and
-    0 outside Huber's square ``(B, n, 1)``; ``share (B, n, 1)`` the weight of each row.
-    """
-
-    loss: Tensor
-    gradient: Tensor
-    hidden: list[Tensor]
-    active: list[Tensor]
-    weights: list[Tensor]
-    deltas: list[Tensor]
-    curvature: Tensor
-    share: Tensor
-
-
-def loss_and_gradient(
-    net: Net,
-    theta: Tensor,
-    x: Tensor,
-    y: Tensor,
-    mask: Tensor,
-    task: Task,
-    n_classes: int,
-    *,
-    with_loss: bool = True,
-) -> Pass:
-    """Mean loss over the rows of each task and its gradient, without building a graph.
-
-    Shapes: ``theta (B, P)``, ``x (B, n, D)``, ``y`` and ``mask`` ``(B, n)``. Without ``with_loss``
-    the loss is left empty. Backpropagation written out, so that thousands of small networks
-    cost a few batched products.
-    """
-    hidden, h = [], x
-    layers = net.layers()
-    unpacked = [_unpack(theta, layer) for layer in layers]
-    for layer, (weight, bias) in zip(layers, unpacked, strict=True):
-        hidden.append(h)
-        h = torch.baddbmm(bias.unsqueeze(-2), h, weight)
-        if layer is not layers[-1]:
-            h = h.relu_()
-    share = (mask / mask.sum(-1, keepdim=True).clamp(min=1.0)).unsqueeze(-1)
-    delta = torch.zeros_like(h)
-    if task == "regression":
-        residual = h[..., :1] - y.unsqueeze(-1)
-        curvature = (residual.abs() <= HUBER).to(h.dtype)
-        delta[..., :1] = residual.clamp(-HUBER, HUBER) * share
-    else:
-        curvature = torch.softmax(h[..., :n_classes], -1)
-        delta[..., :n_classes] = curvature * share
-        delta.scatter_add_(-1, y.long().unsqueeze(-1), -share)
-    loss = masked_mean(losses(h, y, task, n_classes), mask) if with_loss else share.new_empty(0)
-    active = [(h > 0).to(delta.dtype) for h in hidden]
-    deltas, pieces = [delta], []
-    for i in range(len(layers) - 1, -1, -1):
-        pieces += [delta.sum(-2), torch.bmm(hidden[i].mT, delta).flatten(1)]
-        if i > 0:
-            delta = torch.bmm(delta, unpacked[i][0].mT) * active[i]
-            deltas.append(delta)
-    gradient = torch.cat(pieces[::-1], -1)
-    weights = [weight for weight, _ in unpacked]
-    return Pass(loss, gradient, hidden, active, weights, deltas[::-1], curvature, share)
-
-
-def hessian_vector(net: Net, at: Pass, vector: Tensor, task: Task) -> Tensor:
-    """Hessian of each task's loss times ``vector (B, P)``, exactly (Pearlmutter 1994).
-
-    The second derivative of a ReLU is taken as 0.
-    """
-    layers = net.layers()
-    r_h: Tensor | None = None  # derivative of what the layer reads, along the vector
-    r_hidden: list[Tensor | None] = []
-    r_z = vector
-    along = [_unpack(vector, layer) for layer in layers]
-    for i, (v_weight, v_bias) in enumerate(along):
-        r_hidden.append(r_h)
-        r_z = torch.baddbmm(v_bias.unsqueeze(-2), at.hidden[i], v_weight)
-        if r_h is not None:
-            r_z = torch.baddbmm(r_z, r_h, at.weights[i])
-        if i + 1 < len(layers):
-            r_h = r_z * at.active[i + 1]
-    r_delta = torch.zeros_like(r_z)
-    width = at.curvature.shape[-1]
-    inner = at.curvature * r_z[..., :width]
-    if task == "classification":
-        inner = inner - at.curvature * inner.sum(-1, keepdim=True)
-    r_delta[..., :width] = inner * at.share
-    pieces = []
-    for i in range(len(layers) - 1, -1, -1):
-        r_in, delta = r_hidden[i], at.deltas[i]
-        product = torch.bmm(at.hidden[i].mT, r_delta)
-        if r_in is not None:
-            product = torch.baddbmm(product, r_in.mT, delta)
-        pieces += [r_delta.sum(-2), product.flatten(1)]
-        if i > 0:
-            back = torch.bmm(r_delta, at.weights[i].mT)
-            r_delta = torch.baddbmm(back, delta, along[i][0].mT) * at.active[i]
-    return torch.cat(pieces[::-1], -1)
+        The second derivative of a ReLU is taken as 0.
+        """
+        layers = self.layers()
+        r_h: Tensor | None = None  # derivative of what the layer reads, along the vector
+        r_hidden: list[Tensor | None] = []
+        r_z = vector
+        along = [_unpack(vector, layer) for layer in layers]
+        for i, (v_weight, v_bias) in enumerate(along):
+            r_hidden.append(r_h)
+            r_z = torch.baddbmm(v_bias.unsqueeze(-2), at.hidden[i], v_weight)
+            if r_h is not None:
+                r_z = torch.baddbmm(r_z, r_h, at.weights[i])
+            if i + 1 < len(layers):
+                r_h = r_z * at.active[i + 1]
+        r_delta = torch.zeros_like(r_z)
+        width = at.curvature.shape[-1]
+        inner = at.curvature * r_z[..., :width]
+        if at.task == "classification":
+            inner = inner - at.curvature * inner.sum(-1, keepdim=True)
+        r_delta[..., :width] = inner * at.share
+        pieces = []
+        for i in range(len(layers) - 1, -1, -1):
+            r_in, delta = r_hidden[i], at.deltas[i]
+            product = torch.bmm(at.hidden[i].mT, r_delta)
+            if r_in is not None:
+                product = torch.baddbmm(product, r_in.mT, delta)
+            pieces += [r_delta.sum(-2), product.flatten(1)]
+            if i > 0:
+                back = torch.bmm(r_delta, at.weights[i].mT)
+                r_delta = torch.baddbmm(back, delta, along[i][0].mT) * at.active[i]
+        return torch.cat(pieces[::-1], -1)
 
 
 def _unpack(flat: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from streammeta.config import ModelConfig
+from streammeta.config import ModelConfig, OuterConfig
 from streammeta.errors import ConfigError
+from streammeta.meta.gradient_based import Outer
 from streammeta.meta.learner import AdaptInfo, Batch, MetaInfo, MetaLearner, State
-from streammeta.meta.net import Net, Task, refit, seed_class
+from streammeta.meta.loss import Task
+from streammeta.meta.net import Net, refit, seed_class
 from streammeta.registry import load
 
 
@@ -42,6 +44,7 @@ class MetaParameters:
     """
 
     learner: MetaLearner
+    net: Net
     state: State
     device: torch.device
     n_classes: int = 0
@@ -56,19 +59,22 @@ class MetaParameters:
             ConfigError: no such device.
         """
         make = load("learners", config.learner)
+        options = {}
+        if config.outer != OuterConfig():  # a learner of one's own may have none
+            options["outer"] = Outer(**config.outer.model_dump())
         learner = make(
             net, task, inner_lr=config.inner_lr, steps=config.inner_steps,
-            outer_lr=config.outer_lr,
+            outer_lr=config.outer_lr, **options,
         )  # fmt: skip
         device = pick_device(config.device)
         theta = torch.from_numpy(net.init(np.random.default_rng(config.seed + 1)))
-        return cls(learner, learner.init(theta.to(device)), device)
+        return cls(learner, net, learner.init(theta.to(device)), device)
 
     def matching(self, net: Net, n_classes: int) -> MetaParameters:
         """These parameters with room for ``net``'s outputs and every class seeded."""
-        if net == self.learner.net and n_classes <= max(self.n_classes, 1):
+        if net == self.net and n_classes <= max(self.n_classes, 1):
             return self
-        old, state = self.learner.net, self.state
+        old, state = self.net, self.state
         n = old.n_params
 
         def wide(part: Tensor) -> NDArray[np.float32]:
@@ -81,19 +87,22 @@ class MetaParameters:
         for index in range(max(self.n_classes, 1), n_classes):
             seed_class(theta, net, index)
         first, second = moved(wide(state.first[:n])), moved(wide(state.second[:n]))
-        log_rates = state.log_rates
-        tails = state.first[n:], state.second[n:]
+        log_rates, r = state.log_rates, n + state.log_rates.numel()
+        tails = [state.first[n:], state.second[n:]]
         if log_rates.numel() == n:
             rates = wide(log_rates)
             rates[refit(np.ones(n, np.float32), old, net) == 0] = log_rates.mean().item()
             log_rates = moved(rates)
-            tails = moved(wide(tails[0])), moved(wide(tails[1]))
+            tails = [
+                torch.cat([moved(wide(part[n:r])), part[r:]])
+                for part in (state.first, state.second)
+            ]
         new = State(
-            moved(theta), log_rates, torch.cat([first, tails[0]]), torch.cat([second, tails[1]]),
-            state.taken,
+            moved(theta), log_rates, state.extra, torch.cat([first, tails[0]]),
+            torch.cat([second, tails[1]]), state.taken,
         )  # fmt: skip
         learner = replace(self.learner, net=net)  # type: ignore[type-var]
-        return replace(self, learner=learner, state=new, n_classes=n_classes)
+        return replace(self, learner=learner, net=net, state=new, n_classes=n_classes)
 
     def adapt(
         self, x: NDArray[np.float32], y: NDArray[np.float32], n_classes: int,
@@ -133,5 +142,9 @@ class MetaParameters:
         self, tensors: dict[str, NDArray[Any]], n_classes: int, updates: int
     ) -> MetaParameters:
         """These parameters with the state that ``tensors`` described."""
-        parts = {n: torch.from_numpy(np.array(tensors[n])).to(self.device) for n in State._fields}
+        nothing = np.empty(0, np.float32)  # of a snapshot older than the field
+        parts = {
+            n: torch.from_numpy(np.array(tensors.get(n, nothing))).to(self.device)
+            for n in State._fields
+        }
         return replace(self, state=State(**parts), n_classes=n_classes, updates=updates)

@@ -215,6 +215,12 @@ class FileSource(EventStream):
         return islice(events, skip, None)
 
 
+def is_table(path: Path) -> bool:
+    """Whether the name is that of a file of rows; nothing is opened."""
+    plain = path.with_suffix("") if path.suffix == ".gz" else path
+    return plain.suffix.lower() in _FORMATS
+
+
 def _label_kind(kind: Kind) -> Kind:
     return "category" if kind == "time" else kind
 

@@ -1,0 +1,124 @@
+"""Few-shot sine regression beside what the papers print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scenarios.bench import Book, Gate, Record, Suite, Summary
+from scenarios.bench.tables import plus_minus
+from scenarios.fewshot.sine import STEPS, TEST_TASKS
+
+ABOUT = f"""
+`NAME@STEPS` is a meta-learner trained with so many inner steps; each run is meta-trained from
+scratch, all by as many forward passes (60,000 outer steps of 25 tasks with one inner step, 20,000
+with five), and tested on {TEST_TASKS:,} new tasks after 0 to {STEPS[-1]} inner steps.
+`fine_tuning` is one network trained on all tasks alike. The papers' figures: MAML and Meta-SGD from
+Li et al. 2017 (arXiv 1707.09835), MT-net from Lee & Choi 2018 (arXiv 1801.05558), CAVIA from
+Zintgraf et al. 2019 (arXiv 1810.03642), whose protocol differs.
+"""
+
+#: Test error after one step as printed, by shots and learner.
+PUBLISHED = {
+    5: {"maml": 1.13, "meta_sgd": 0.90, "MT-net": 0.76},
+    10: {"maml": 0.77, "meta_sgd": 0.53, "MT-net": 0.49, "cavia": 0.19},
+    20: {"maml": 0.48, "meta_sgd": 0.31, "MT-net": 0.33},
+}
+#: Bars on the mean over seeds: shots, model, inner steps, at most.
+BARS = (
+    (10, "maml@1", 1, 0.42),
+    (10, "meta_sgd@1", 1, 0.30),
+    (10, "maml@5", 5, 0.13),
+    (10, "meta_sgd@5", 5, 0.12),
+    (5, "meta_sgd@1", 1, 0.60),
+    (20, "meta_sgd@1", 1, 0.20),
+    (10, "cavia@1", 1, 0.25),
+)
+#: One-step error against that of maml@1 at 10 shots: at most so many times.
+RATIOS = (("fomaml@1", 1.5), ("anil@1", 3.0), ("reptile@5", 3.0))
+
+
+def summarise(book: Book) -> list[Summary]:
+    """For each number of shots: error after each number of steps, and what is published."""
+    return [_table(book, stream) for stream in book.streams]
+
+
+def _table(book: Book, stream: str) -> Summary:
+    printed = PUBLISHED.get(int(stream.partition("@")[2]), {})
+    rows = []
+    for model in book.models:
+        runs = book.of(stream=stream, model=model)
+        if not runs:
+            continue
+        known = printed.get(model.partition("@")[0])
+        rows.append([
+            model, *(f"{_mean(runs, steps):.3f}" if steps != 1 else plus_minus(runs, 3)
+                     for steps in STEPS),
+            "-" if known is None else f"{known:.2f}",
+            f"{_mean_of([run.seconds for run in runs]):.0f}",
+            f"{_mean_of([1e3 * run.seconds / max(1, _iterations(run)) for run in runs]):.2f}",
+        ])  # fmt: skip
+    head = ["model", *(f"{steps} steps" for steps in STEPS), "published", "train s", "ms/update"]
+    seeds = len({run.seed for run in book.of(stream=stream)})
+    title = f"{stream}: mean squared error after inner steps, {seeds} seeds"
+    others = ", ".join(f"{name} {value:.2f}" for name, value in printed.items() if name == "MT-net")
+    note = "published: after one step" + (f"; also {others}" if others else "")
+    return Summary(title, head, rows, note)
+
+
+def gates(book: Book) -> list[Gate]:
+    """The bars; what did not run is not claimed."""
+    found = []
+    for shots, model, steps, bar in BARS:
+        runs = book.of(stream=f"sine@{shots}", model=model)
+        if runs:
+            value = _mean(runs, steps)
+            text = f"{model}, {shots}-shot, {steps} steps: {value:.3f}, at most {bar:g}"
+            found.append(Gate(text, value <= bar))
+    base = book.of(stream="sine@10", model="maml@1")
+    for model, factor in RATIOS:
+        runs = book.of(stream="sine@10", model=model)
+        if runs and base:
+            ratio = _mean(runs, 1) / _mean(base, 1)
+            text = f"{model} / maml@1, 10-shot, 1 step: {ratio:.2f}, at most {factor:g}"
+            found.append(Gate(text, ratio <= factor))
+    worst = max((_mean([run], 10) / _mean([run], 1) for run in book.runs), default=float("nan"))
+    text = f"nothing diverges: error after 10 steps at most {worst:.2f} times that after 1, below 2"
+    return [*found, Gate(text, worst < 2.0)]
+
+
+def _mean(runs: Sequence[Record], steps: int) -> float:
+    return _mean_of([run.value(f"mse@{steps}") for run in runs])
+
+
+def _mean_of(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _iterations(run: Record) -> int:
+    return round(run.events_per_second * run.seconds)
+
+
+SUITE = Suite(
+    name="sine",
+    summary="few-shot sine regression: every meta-learner beside the papers' figures",
+    minutes=60,
+    streams=("sine@5", "sine@10", "sine@20"),
+    models=(
+        "maml@1",
+        "maml@5",
+        "fomaml@1",
+        "anil@1",
+        "meta_sgd@1",
+        "meta_sgd@5",
+        "reptile@5",
+        "cavia@1",
+        "fine_tuning@1",
+    ),
+    seeds=(0, 1, 2),
+    rows=TEST_TASKS,
+    quick_rows=100,
+    protocol="sine",
+    summarise=summarise,
+    gates=gates,
+    about=ABOUT,
+)

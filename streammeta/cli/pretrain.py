@@ -1,0 +1,306 @@
+"""``streammeta pretrain``: offline meta-training on history, to a file that ``--init`` reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import join
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import typer
+
+from streammeta.cli.console import REDRAW, err, number, out, plain_table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from streammeta.cli.history_source import HistorySource
+    from streammeta.config import ModelConfig
+    from streammeta.meta.training import Judged, MetaTraining, Plan
+    from streammeta.pretraining import History, Partial, Pretrained, Pretraining
+
+INTERRUPTED = 130
+JUDGED = 40  # times in a whole training that is short
+MOST_BETWEEN = 500  # iterations between two judgements of a long one
+
+EPILOG = """[bold]Examples[/]
+
+streammeta pretrain sine_switch --rows 20000 --iterations 2000 --out meta.safetensors
+
+streammeta pretrain history.csv --target price --time date --learner maml --set model.inner_steps=5
+
+streammeta pretrain tasks/ --target y
+
+[dim]A folder holds one task per file: its first model.support rows are adapted on, the next
+model.query rows judge. Ctrl-C: exit 130; the same command goes on from OUT.partial.[/]
+"""
+
+
+def pretrain(
+    source: str = typer.Argument(
+        ..., metavar="SOURCE", show_default=False,
+        help="CSV, JSONL or Parquet file, a folder with one such file per task, or a scenario.",
+    ),
+    target: str | None = typer.Option(None, help="Column to predict.", show_default=False),
+    task: str = typer.Option("auto", help="auto, classification or regression."),
+    horizon: int = typer.Option(0, min=0, help="Predict the target this many rows ahead."),
+    time: str | None = typer.Option(None, help="Column with event time.", show_default=False),
+    key: str | None = typer.Option(None, help="Column with the stream's key.", show_default=False),
+    id_: str | None = typer.Option(None, "--id", help="Column with row ids.", show_default=False),
+    ignore: str = typer.Option("", help="Columns to leave out, comma-separated."),
+    label_delay: int = typer.Option(0, min=0, help="Labels arrive this many rows later."),
+    rows: int | None = typer.Option(None, min=1, help="Only the first rows.", show_default=False),
+    to: Path = typer.Option(Path("meta.safetensors"), "--out", help="File to write."),
+    learner: str = typer.Option("meta_sgd", help="See: streammeta components show learners."),
+    iterations: int = typer.Option(20_000, min=1, help="Outer steps, at most."),
+    patience: int = typer.Option(
+        10, min=1, help="Stop after so many judgements without a better one."
+    ),
+    tasks: int = typer.Option(8, min=1, help="Tasks of each outer step."),
+    seed: int = typer.Option(0, min=0, help="Seed of the scenario, the model and the draws."),
+    sets: list[str] = typer.Option(
+        [], "--set", help="model.field=value, as in a config.", show_default=False
+    ),
+    fresh: bool = typer.Option(False, "--fresh", help="Do not go on with OUT.partial."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON line on stdout."),
+) -> None:  # fmt: skip
+    """Cut history into tasks and meta-train on them; `run --init FILE` starts from the result.
+
+    A stream is cut by the detectors of the model, as it would be live. The latest fifth of the
+    tasks is held out: it says when to stop and which state is the best.
+    """
+    from streammeta.cli.history_source import HistorySource, Wanted
+    from streammeta.config_file import model_config
+    from streammeta.meta.training import Plan
+
+    begin = monotonic()
+    wanted = Wanted(target, task, horizon, time, key, id_, tuple(_names(ignore)), label_delay, rows)
+    config = model_config(sets, {"learner": learner, "seed": seed, "task": task})
+    read = HistorySource.open(source, wanted, config)
+    _require_out(to)
+    history = _read(read)
+    every = max(1, min(MOST_BETWEEN, iterations // JUDGED))
+    plan = Plan(iterations=iterations, tasks=tasks, every=every, patience=patience)
+    found = _train(read, history, plan, to, fresh)
+    job = _Job(read, to, sets, learner, monotonic() - begin)
+    if as_json:
+        typer.echo(json.dumps(_record(job, history, found)))
+    else:
+        _show(job, history, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    source: HistorySource
+    to: Path
+    sets: list[str]
+    learner: str
+    seconds: float
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.source.config
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _require_out(path: Path) -> None:
+    """Say now what would be said after hours of training."""
+    from streammeta.errors import SinkError
+
+    if path.is_dir():
+        raise SinkError(f"--out {path}: is a folder, expected the name of a file")
+    trial = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+    except OSError as fault:
+        raise SinkError(f"cannot write {path}: {fault.strerror or fault}") from fault
+
+
+def _read(source: HistorySource) -> History:
+    err().print(f"{source.name}: {source.config.task} ({source.why})", markup=False)
+    begin = monotonic()
+    try:
+        with _reading() as told:
+            history = source.history(told)
+    except KeyboardInterrupt:
+        err().print("streammeta: interrupted while reading; nothing has been written")
+        raise typer.Exit(INTERRUPTED) from None
+    err().print(
+        f"{len(history):,} tasks in {history.rows:,} rows, read in {monotonic() - begin:.1f} s",
+        markup=False,
+    )
+    if history.rejected:
+        err().print(
+            f"{history.rejected:,} rows rejected, the first: {history.reason}", markup=False
+        )
+    return history
+
+
+def _train(
+    source: HistorySource, history: History, plan: Plan, to: Path, fresh: bool
+) -> Pretrained:
+    """Train from the beginning or from where an interrupted training stood, and write the file."""
+    from safetensors import SafetensorError
+
+    from scenarios.bench.journal import code
+    from streammeta.errors import SinkError
+    from streammeta.pretraining import Partial, Pretraining
+
+    job = Pretraining(source.config, history, plan, source.name)
+    training = job.training()
+    partial = Partial(to, job.identity(code()))
+    if fresh:
+        partial.clear()
+    why_not = partial.read(training)
+    if why_not:
+        err().print(f"{partial.path} {why_not}: begun afresh", markup=False)
+        partial.clear()
+    elif training.iteration:
+        err().print(
+            f"going on from iteration {training.iteration:,} ({partial.path}); "
+            "--fresh does it anew",
+            markup=False,
+        )
+    try:
+        _follow(job, training, partial)
+    except KeyboardInterrupt:
+        _tell_interrupted(partial)
+        raise typer.Exit(INTERRUPTED) from None
+    try:
+        found = job.finish(training, to)
+    except (OSError, SafetensorError) as fault:
+        raise SinkError(f"cannot write {to}: {fault}") from fault
+    partial.clear()
+    return found
+
+
+def _follow(job: Pretraining, training: MetaTraining, partial: Partial) -> None:
+    console = err()
+    total = job.plan.iterations
+    with _bar(training, total) as bar:
+        line = bar.add_task("", total=total, completed=training.iteration, told="")
+        for at in job.run(training, partial):
+            told = _judged(at, training)
+            bar.update(line, completed=at.iteration, told=told)
+            if not console.is_terminal:
+                console.print(f"iteration {at.iteration:>7,} of {total:,}  {told}", markup=False)
+    if training.out_of_patience:
+        console.print(
+            f"stopped at iteration {training.iteration:,}: "
+            f"{training.stale} judgements without a better one",
+            markup=False,
+        )
+
+
+def _judged(at: Judged, training: MetaTraining) -> str:
+    """One judgement in words."""
+    best = "best" if at.best else f"best {number(training.lowest)}"
+    return f"training loss {number(at.loss)}  held-out {number(at.held_out)}  {best}"
+
+
+def _tell_interrupted(partial: Partial) -> None:
+    there = partial.path.is_file()
+    told = (
+        f"{partial.path} has the last judgement; the same command goes on from there"
+        if there
+        else "before the first judgement: the same command begins afresh"
+    )
+    err().print(f"streammeta: interrupted; {told}", markup=False)
+
+
+def _bar(training: MetaTraining, total: int) -> Progress:
+    """Iterations, losses and time; nothing where stderr is no terminal."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+    from rich.text import Text
+
+    class Iterations(ProgressColumn):
+        """Outer steps so far, read whenever the bar is drawn."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{training.iteration:>7,} of {total:,}")
+
+    columns = (Iterations(), BarColumn(bar_width=24), TextColumn("{task.fields[told]}"),
+               TimeElapsedColumn())  # fmt: skip
+    console = err()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+@contextmanager
+def _reading() -> Iterator[Callable[[int, int], None] | None]:
+    """What shows rows and tasks while they are read; nothing where stderr is no terminal."""
+    console = err()
+    if not console.is_terminal:
+        yield None
+        return
+    drawn = 0.0
+    with console.status("reading") as status:
+
+        def told(rows: int, tasks: int) -> None:
+            nonlocal drawn
+            if monotonic() - drawn >= REDRAW:
+                drawn = monotonic()
+                status.update(f"reading: {rows:,} rows, {tasks:,} tasks")
+
+        yield told
+
+
+def _record(job: _Job, history: History, found: Pretrained) -> dict[str, object]:
+    """The line that ``--json`` prints."""
+    return {
+        "source": job.source.name,
+        "task": job.config.task,
+        "learner": job.config.learner,
+        "out": str(job.to),
+        "rows": history.rows,
+        "rejected": history.rejected,
+        "tasks": found.tasks,
+        "held_out_tasks": found.held_out,
+        "held_out_loss": {"before": round(found.before, 6), "after": round(found.after, 6)},
+        "iterations": found.iterations,
+        "best_iteration": found.best_iteration,
+        "seconds": round(job.seconds, 3),
+        "device": str(history.meta.device),
+        "seed": job.config.seed,
+    }
+
+
+def _show(job: _Job, history: History, found: Pretrained) -> None:
+    start = "random" if job.config.init is None else f"from {job.config.init}"
+    table = plain_table(f"{job.source.name}, {job.config.learner}, seed {job.config.seed}")
+    table.add_column("meta-parameters")
+    for name in ("held-out loss", "tasks", "iterations", "seconds"):
+        table.add_column(name, justify="right")
+    judged = f"{found.held_out} held out"
+    table.add_row(start, number(found.before), judged, "0", "-")
+    table.add_row(
+        "pre-trained", number(found.after), f"{found.tasks - found.held_out} trained on",
+        f"{found.best_iteration:,} of {found.iterations:,}", f"{job.seconds:.1f}",
+    )  # fmt: skip
+    out().print(table)
+    if not found.best_iteration:
+        out().print("nothing was better than the start, which is what the file holds")
+    out().print(f"use it: {_command(job)}", markup=False, soft_wrap=True)
+
+
+def _command(job: _Job) -> str:
+    """How to start from the file, with the settings that it was made with."""
+    sets = [part for setting in job.sets for part in ("--set", setting)]
+    if job.learner != type(job.config).model_fields["learner"].default:
+        sets += ["--set", f"model.learner={job.learner}"]
+    return join(["streammeta", "run", "CONFIG", *sets, "--init", str(job.to)])
