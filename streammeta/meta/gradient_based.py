@@ -208,7 +208,7 @@ class GradientLearner:
         for step in reversed(trail):
             push = rates * g
             if self.per_parameter:
-                by_rates -= step.direction * push
+                by_rates -= step.direction * g * rates
             if self.second_order:
                 g = g - self.net.hessian_vector(step.at, push)
                 if self.outer.proximity:
