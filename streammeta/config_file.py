@@ -228,7 +228,7 @@ def model_config(sets: Sequence[str], given: Mapping[str, Any]) -> ModelConfig:
     for setting in sets:
         name, equals, value = setting.partition("=")
         where = tuple(name.strip().split("."))
-        if not equals or len(where) != 2 or where[0] != "model":
+        if not equals or len(where) < 2 or where[0] != "model":
             raise ConfigError(f"--set {setting}: expected model.field=value")
         _override(data, where, value, f"--set {setting}")
         origins[where] = f"--set {name.strip()}"

@@ -163,7 +163,7 @@ def test_evaluate_forecasts_at_a_horizon_and_writes_a_report(tmp_path: Path) -> 
         ),
         (["replay", "sine_swich"], 2, "did you mean sine_switch"),
         (["replay", "sine_switch", "--pace", "fast"], 2, "expected max, realtime, 10x or 500/s"),
-        (["bench", "sine"], 2, "known: quickstart, ablation, sine-switch"),
+        (["bench", "nothing"], 2, "known: quickstart, ablation, sine-switch"),
         (["bench", "classification", "--check"], 2, "classification has no gates"),
         (
             ["evaluate", "TABLE", "--target=label", "--models=majority", "--save-init", "x.init"],
@@ -363,7 +363,7 @@ def test_a_port_in_use_is_69_and_costs_no_commit(config: Path) -> None:
 def test_validate_builds_the_model(config: Path) -> None:
     assert "ok" in streammeta("validate", str(config)).stdout
     wrong = streammeta("validate", str(config), "--set", "model.learner=mamml", code=78)
-    assert "no learner is called 'mamml'; did you mean maml?" in wrong.stderr
+    assert "no learner is called 'mamml'; did you mean maml, fomaml?" in wrong.stderr
     wrong = streammeta("validate", str(config), "--set", "model.device=cuda:99", code=78)
     assert "model.device is 'cuda:99'" in wrong.stderr
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streammeta.config_file import line_of, load_config
+from streammeta.config_file import line_of, load_config, model_config
 from streammeta.errors import ConfigError
 
 GOOD = """
@@ -149,3 +149,9 @@ def test_the_second_of_two_tables_of_one_name_is_found() -> None:
 def test_the_examples_are_valid(name: str) -> None:
     path = Path(__file__).parent.parent / "examples" / f"{name}.toml"
     assert load_config(path, environment={}).config.source.scenario
+
+
+def test_a_command_without_a_config_sets_fields_of_inner_sections_too() -> None:
+    config = model_config(["model.outer.gated=true", "model.hidden=[8]"], {"learner": "maml"})
+    assert config.outer.gated
+    assert (config.hidden, config.learner) == ((8,), "maml")

@@ -73,9 +73,9 @@ def test_every_learner_does_the_protocol_on_the_same_tasks() -> None:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("maml", "expected NAME@STEPS, 1 to 10, such as maml@1"),
-        ("maml@0", "expected NAME@STEPS"),
-        ("maml@11", "expected NAME@STEPS"),
+        ("maml", "expected a meta-learner as NAME@STEPS, 1 to 10 steps, such as maml@1"),
+        ("maml@0", "as NAME@STEPS"),
+        ("maml@11", "as NAME@STEPS"),
         ("mamml@1", "did you mean"),
     ],
 )

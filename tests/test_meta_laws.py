@@ -13,6 +13,7 @@ from torch import Tensor
 
 from streammeta.config import ModelConfig, OuterConfig
 from streammeta.engine import Engine
+from streammeta.errors import ConfigError
 from streammeta.events import Adapted, Event, MetaUpdated, Output
 from streammeta.meta.gradient_based import GradientLearner, Outer
 from streammeta.meta.initial import read_initial, write_initial
@@ -278,6 +279,13 @@ def test_meta_parameters_travel_in_a_file(name: str, tmp_path: Any) -> None:
     assert torch.equal(read.state.theta, meta.state.theta)
     assert torch.equal(read.state.log_rates, meta.state.log_rates)
     assert read.state.taken == 0
+
+
+def test_a_file_of_another_kind_of_learner_is_refused(tmp_path: Any) -> None:
+    file = tmp_path / "cavia.safetensors"
+    write_initial(file, meta_parameters("cavia", "regression"), {"learner": "cavia"})
+    with pytest.raises(ConfigError, match="was made by cavia, which has 35 parameters beside"):
+        read_initial(file, meta_parameters("meta_sgd", "regression"))
 
 
 def test_options_of_the_outer_update_come_from_the_config() -> None:

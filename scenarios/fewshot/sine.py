@@ -92,7 +92,9 @@ def learner_of(model: str) -> GradientLearner:
     """
     name, _, told = model.partition("@")
     if not told.isdigit() or not 1 <= int(told) <= STEPS[-1]:
-        raise UsageError(f"model {model!r}: expected NAME@STEPS, 1 to {STEPS[-1]}, such as maml@1")
+        raise UsageError(
+            f"expected a meta-learner as NAME@STEPS, 1 to {STEPS[-1]} steps, such as maml@1"
+        )
     rate = INNER_LR.get(name, USUAL_LR)
     made = load("learners", name)(
         Net(SIZES), "regression", inner_lr=rate, steps=int(told), outer_lr=1e-3, huber=math.inf

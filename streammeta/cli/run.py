@@ -295,4 +295,5 @@ def _logs_to_stderr() -> None:
     """structlog prints to stdout unless told otherwise, and stdout is for data."""
     import structlog
 
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    # looked up at each line: whoever calls this process's commands may have replaced stderr since
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))

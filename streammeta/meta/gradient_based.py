@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -250,7 +249,21 @@ def joined(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return x, y, mask
 
 
-maml = GradientLearner
-fomaml = partial(GradientLearner, second_order=False)
-anil = partial(GradientLearner, head_only=True)
-meta_sgd = partial(GradientLearner, per_parameter=True)
+def maml(net: Model, task: Task, **options: Any) -> GradientLearner:
+    """Model-agnostic meta-learning: second order, one fixed inner rate."""
+    return GradientLearner(net, task, **options)
+
+
+def fomaml(net: Model, task: Task, **options: Any) -> GradientLearner:
+    """First-order MAML: the query's gradient at the adapted weights is taken for the start's."""
+    return GradientLearner(net, task, second_order=False, **options)
+
+
+def anil(net: Model, task: Task, **options: Any) -> GradientLearner:
+    """Almost no inner loop: only the last layer adapts."""
+    return GradientLearner(net, task, head_only=True, **options)
+
+
+def meta_sgd(net: Model, task: Task, **options: Any) -> GradientLearner:
+    """Meta-SGD: the rate of every parameter is learned with the meta-parameters."""
+    return GradientLearner(net, task, per_parameter=True, **options)

@@ -57,7 +57,8 @@ def read_initial(path: str | Path, meta: MetaParameters) -> MetaParameters:
     """``meta`` with the parameters of the file; the outer optimiser starts afresh.
 
     Raises:
-        ConfigError: no such file, not such a file, or made for another shape or task.
+        ConfigError: no such file, not such a file, or made for another shape, task or kind of
+            learner.
     """
     told, tensors = _open(path)
     sizes, task, n_classes = tuple(told["sizes"]), told["task"], int(told["n_classes"])
@@ -73,8 +74,13 @@ def read_initial(path: str | Path, meta: MetaParameters) -> MetaParameters:
     if rates.shape != current["log_rates"].shape or made != net:
         spread = np.broadcast_to(rates.mean(), current["log_rates"].shape)
         tensors["log_rates"] = spread.astype(np.float32)
-    if tensors.get("extra", current["extra"]).shape != current["extra"].shape:
-        tensors["extra"] = current["extra"]  # of another learner
+    extra = tensors.setdefault("extra", current["extra"])  # files of before have none
+    if extra.shape != current["extra"].shape:
+        by = told.get("origin", {}).get("learner", "another learner")
+        raise ConfigError(
+            f"model.init: {path} was made by {by}, which has {extra.size} parameters beside the "
+            f"network's; the learner here has {current['extra'].size}"
+        )
     return meta.with_tensors({**current, **tensors}, min(n_classes, net.sizes[-1]), 0)
 
 
