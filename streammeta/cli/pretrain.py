@@ -58,7 +58,7 @@ def pretrain(
     learner: str = typer.Option("meta_sgd", help="See: streammeta components show learners."),
     iterations: int = typer.Option(20_000, min=1, help="Outer steps, at most."),
     patience: int = typer.Option(
-        10, min=1, help="Stop after so many judgements without a better one; at most 500 steps apart."
+        10, min=1, help="Stop after so many judgements, 500 steps apart at most, without a best."
     ),
     tasks: int = typer.Option(8, min=1, help="Tasks of each outer step."),
     seed: int = typer.Option(0, min=0, help="Seed of the scenario, the model and the draws."),
