@@ -57,6 +57,9 @@ class ModelConfig(Section):
     lags: int = Field(2, ge=0, le=8, description="arrived labels given as features")
 
     learner: str = Field("meta_sgd", description="a meta-learner by name")
+    partner: str | None = Field(
+        "r2d2", description="a second one, whose challengers and scouts join beside the first's"
+    )
     inner_lr: float = Field(0.1, gt=0)
     inner_steps: int = Field(3, ge=1, le=50)
     outer_lr: float = Field(3e-3, gt=0)
@@ -82,6 +85,10 @@ class ModelConfig(Section):
     challengers: int = Field(
         4, ge=0, le=16, multiple_of=2, description="slots for adapted experts, two for each drift"
     )
+    scouts: tuple[Annotated[int, Field(ge=1, le=128)], ...] = Field(
+        (8, 24), description="standing challengers, each adapted on so many of the newest rows"
+    )
+    scout_every: int = Field(4, ge=1, description="labelled rows from one time to the next")
     challenger_init: Literal["meta", "random"] = "meta"
     freeze_at: int | None = Field(None, ge=0, description="stop all learning at this row")
 

@@ -1,4 +1,4 @@
-"""The core: ``step(state, events, meta) -> (state, outputs)``.
+"""The core: ``step(state, events, metas) -> (state, outputs)``.
 
 It uses no clock, thread, file, socket, metric or global random numbers. It consumes the state
 it is given (arrays are written in place); if it raises, reload the last commit.
@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drift import Alarm
-from streammeta import mixture
-from streammeta.encode import CLIP, LARGEST, MOMENT_FLOOR
+from streammeta import challengers, mixture
+from streammeta.encode import LARGEST, MOMENT_FLOOR
 from streammeta.errors import RejectedEvent
 from streammeta.events import (
-    Adapted,
     DriftDetected,
     Event,
     Label,
@@ -36,14 +35,9 @@ from streammeta.experts import kernels
 from streammeta.experts.kernels import REGRESSION
 from streammeta.meta.parameters import MetaParameters
 from streammeta.pending import Asked
-from streammeta.replay import Tasks
-from streammeta.state import BORROWED, COUNT_DISCOUNT, LAG_COLUMNS, State
+from streammeta.state import COUNT_DISCOUNT, LAG_COLUMNS, State
+from streammeta.units import inputs, standard_targets, units, update_target_moments
 
-#: A new segment's challenger is adapted again from the meta-parameters when this many labelled
-#: rows are inside it; after the last it goes on learning by itself.
-GROWTH = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 40, 50, 64)
-#: From this many rows on the second challenger leaves the first and learns on its own.
-SETTLED = 16
 #: A task is closed this many rows late, so that an alarm can still cut it off at the onset.
 HELD_BACK = 32
 #: Rows rehearsed per label by each replay expert, and rows inside before it starts.
@@ -53,9 +47,9 @@ INTENSE = (128,) * 6 + (256,) * 4 + (512,) * 3
 
 
 def step(
-    state: State, events: Sequence[Event], meta: MetaParameters | None
+    state: State, events: Sequence[Event], metas: Sequence[MetaParameters]
 ) -> tuple[State, list[Output]]:
-    """Answer and learn one chunk of events; ``meta`` is ``None`` before the first event."""
+    """Answer and learn one chunk of events; ``metas`` is empty before the first event."""
     outputs: list[Output] = []
     refused: set[int] = set()
     asked = ask(state, events, refused, outputs)
@@ -72,7 +66,7 @@ def step(
                 detail = f"label for id {event.id!r}: no question with this id is waiting"
                 outputs.append(Rejected(event.id, "join", "unmatched_label", detail))
                 continue
-        answer(state, question, event.y, meta, outputs)
+        answer(state, question, event.y, metas, outputs)
     for gone, reason in state.pending.expire(state.last_ts):
         name = state.key_names[gone.key]
         outputs.append(LabelExpired(gone.id, name, gone.row, reason))
@@ -193,29 +187,6 @@ def with_lags(state: State, key: int, features: NDArray[np.float64]) -> NDArray[
     return raw
 
 
-def inputs(state: State, key: int, raw: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Network inputs ``(n, D)`` from raw rows ``(n, D)``."""
-    out = np.empty(raw.shape, np.float32)
-    kernels.standardise(raw, state.scaled, state.means[key], state.spreads[key], CLIP, out)
-    return out
-
-
-def units(state: State, key: int) -> tuple[float, float]:
-    """Centre and scale of the target: 0 and 1 for classes, running moments for numbers.
-
-    Of several keys a young one borrows the others' centre and scale.
-    """
-    if state.task != REGRESSION:
-        return 0.0, 1.0
-    count, mean, variance = state.y_moments[key]
-    if len(state.keys) > 1:
-        part = BORROWED / (count + BORROWED)
-        mean = (1.0 - part) * mean + part * state.pool_y[1]
-        variance = (1.0 - part) * variance + part * state.pool_y[2]
-        count = state.pool_y[0]
-    return float(mean), math.sqrt(variance) if count > 1 and variance > 0 else 1.0
-
-
 def predict(
     state: State, key: int, raw: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
@@ -273,7 +244,11 @@ def frozen(state: State) -> bool:
 
 
 def answer(
-    state: State, question: Asked, label: Label, meta: MetaParameters | None, outputs: list[Output]
+    state: State,
+    question: Asked,
+    label: Label,
+    metas: Sequence[MetaParameters],
+    outputs: list[Output],
 ) -> None:
     """A label has come: score, watch for drift, learn, close tasks, adapt challengers."""
     key = question.key
@@ -287,17 +262,19 @@ def answer(
         target = float(state.add_class(label))
     else:
         target = -1.0
+    heard = loss_without_scouts(state, question, label) if learns else math.nan
     scored = score(state, question, label, target, learns)
     outputs.append(scored)
     if learns:
         state.labels += 1
-        alarm = watch(state, question, scored)
+        alarm = watch(state, question, heard)
         if alarm is not None:
             open_segment(state, key, alarm, outputs)
         learn(state, question, target)
         close_task(state, question, outputs)
-        if meta is not None:
-            grow_challengers(state, key, question.row, meta, outputs)
+        if metas:
+            challengers.grow(state, key, question.row, metas, outputs)
+            challengers.scout(state, key, metas)
         remember(state, key, target)
     if target >= 0 or state.task == REGRESSION:
         state.lags[key, 1:] = state.lags[key, :-1].copy()
@@ -307,11 +284,10 @@ def answer(
 def score(state: State, asked: Asked, label: Label, target: float, learns: bool) -> Scored:
     """Judge the prediction made then, and every member that was awake then."""
     key = asked.key
+    loss = loss_of(asked.prediction, label, state.task)
     if state.task == REGRESSION:
-        loss = abs(float(label) - float(asked.prediction or 0.0))
         log_loss = loss * loss
     else:
-        loss = 0.0 if asked.prediction == label else 1.0
         p = asked.mixed[int(target)] if 0 <= target < len(asked.mixed) else 0.0
         log_loss = -math.log(max(float(p), 1e-15))
     experts: dict[str, float] | None = None
@@ -337,6 +313,29 @@ def score(state: State, asked: Asked, label: Label, target: float, learns: bool)
     return Scored(
         asked.id, name, asked.row, label, asked.prediction, loss, log_loss, delay, experts
     )
+
+
+def loss_without_scouts(state: State, asked: Asked, label: Label) -> float:
+    """The loss of the mixture had it no scouts: they recover too soon for a detector to hear.
+
+    Weights are those of now, before this label.
+    """
+    key, scouts = asked.key, state.bank.scouts
+    if not scouts or asked.prediction is None:
+        return loss_of(asked.prediction, label, state.task)
+    live = state.live(key)
+    live[scouts.start : scouts.stop] = False
+    members = fit_outputs(asked.members, state.net.sizes[-1])
+    mixed = np.zeros((1, members.shape[1]))
+    mixture.blend(state.beliefs(key), live, members[None], state.n_classes, state.task, mixed)
+    return loss_of(decide(state, mixed[0], asked.centre, asked.scale), label, state.task)
+
+
+def loss_of(prediction: Label | None, label: Label, task: int) -> float:
+    """Absolute error, or 1 for a wrong class and 0 for the right one."""
+    if task == REGRESSION:
+        return abs(float(label) - float(prediction or 0.0))
+    return 0.0 if prediction == label else 1.0
 
 
 def fit_outputs(members: NDArray[np.float64], outputs: int) -> NDArray[np.float64]:
@@ -386,29 +385,6 @@ def rehearse(state: State, key: int) -> None:
             chosen[newest] = True
 
 
-def update_target_moments(state: State, key: int, value: float) -> None:
-    """Running mean and variance of the target of one key."""
-    for moments in (state.y_moments[key], state.pool_y):
-        count, mean, variance = (moments[i : i + 1] for i in range(3))
-        kernels.update_moments(np.array([value]), np.ones(1), count, mean, variance, MOMENT_FLOOR)
-
-
-def standard_targets(state: State, key: int, targets: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Targets as the networks see them: class indices, or standardised values."""
-    centre, scale = units(state, key)
-    return ((targets - centre) / scale).astype(np.float32)
-
-
-def standard_tasks(state: State, tasks: Tasks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Tasks as the networks see them, in the units of now: ``x (B, L, D)``, ``y (B, L)``."""
-    x = np.empty(tasks.raw.shape, np.float32)
-    y = np.empty(tasks.y.shape, np.float32)
-    for i, key in enumerate(tasks.key):
-        x[i] = inputs(state, int(key), tasks.raw[i])
-        y[i] = standard_targets(state, int(key), tasks.y[i])
-    return x, y
-
-
 def remember(state: State, key: int, target: float) -> None:
     """Discounted counts of labels and of what follows what."""
     if state.task == REGRESSION:
@@ -424,7 +400,7 @@ def remember(state: State, key: int, target: float) -> None:
 # -- drift, tasks, adaptation ----------------------------------------------------------------
 
 
-def watch(state: State, asked: Asked, scored: Scored) -> Alarm | None:
+def watch(state: State, asked: Asked, loss: float) -> Alarm | None:
     """Show the loss to the detectors, unless the question is older than the segment.
 
     A known drift goes before them: it is due while the key's segment began before it.
@@ -436,9 +412,9 @@ def watch(state: State, asked: Asked, scored: Scored) -> Alarm | None:
     known = state.config.known_drifts or ()
     passed = bisect_right(known, asked.row)
     if not passed or known[passed - 1] <= start:
-        return segmenter.update(asked.row, scored.loss)
+        return segmenter.update(asked.row, loss)
     alarm = segmenter.told(asked.row, known[passed - 1])
-    segmenter.update(asked.row, scored.loss)  # in its warm-up: never an alarm
+    segmenter.update(asked.row, loss)  # in its warm-up: never an alarm
     return alarm
 
 
@@ -468,68 +444,8 @@ def close_task(state: State, asked: Asked, outputs: list[Output]) -> None:
         return
     raw, y = rows.newest(key, int(rows.open[key]))
     rows.open[key] -= length
-    state.memory.add(key, raw[:length], y[:length], state.rng)
+    raw, y = raw[:length], y[:length]
+    sketch = state.sketch(inputs(state, key, raw), standard_targets(state, key, y))
+    state.memory.add(key, raw, y, sketch, state.rng)
     segment = int(state.segment[key])
     outputs.append(TaskClosed(state.key_names[key], asked.row, segment, length))
-
-
-def grow_challengers(
-    state: State, key: int, row: int, meta: MetaParameters, outputs: list[Output]
-) -> None:
-    """Adapt from the meta-parameters whenever the young segment's support has grown enough."""
-    inside = int(state.segment_labels[key])
-    fresh = state.hosts[key, 0] < 0
-    if len(state.bank.challengers) < 2 or inside == 0:
-        return
-    # a late label of an older segment does not let this one grow
-    if not fresh and (inside not in GROWTH or row < state.segment_start[key]):
-        return
-    trigger = "growth"
-    if fresh:
-        trigger = "drift" if state.segment[key] else "start"
-        hire(state, key)
-    raw, targets = state.segment_rows.newest(key, GROWTH[-1])
-    x, y = inputs(state, key, raw), standard_targets(state, key, targets)
-    n_classes = state.n_classes
-    start = None
-    if state.config.challenger_init == "random":
-        start = state.net.init(state.rng)
-    theta, info = meta.matching(state.net, n_classes).adapt(x, y, n_classes, start)
-    if not np.isfinite(theta).all():
-        return
-    first, second = (int(slot) for slot in state.hosts[key])
-    last = inside >= GROWTH[-1]
-    bank = state.bank
-    bank.place(key, first, theta, x, y, n_classes, "learns" if last else "waits")
-    if fresh or inside <= SETTLED:
-        settled = "rehearses" if state.config.replay else "learns"
-        role = settled if inside >= SETTLED else "waits"
-        bank.place(key, second, theta, x, y, n_classes, role)
-    outputs.append(
-        Adapted(
-            state.key_names[key],
-            row,
-            int(state.segment[key]),
-            bank.names[first],
-            trigger,
-            len(x),
-            float(info.loss_before[0]),
-            float(info.loss_after[0]),
-        )
-    )
-
-
-def hire(state: State, key: int) -> None:
-    """Free the two least useful challenger slots; newcomers start with an even share."""
-    slots = np.array(state.bank.challengers)
-    standing = np.where(state.bank.live[key, slots], state.log_weights[key, slots], -np.inf)
-    chosen = np.sort(slots[np.argsort(standing, kind="stable")[:2]])
-    state.hosts[key] = chosen
-    live = state.live(key)
-    live[chosen] = False
-    now = mixture.weights(state.log_weights[key], live)
-    state.log_weights[key] = np.log(np.maximum(now, 1e-12))
-    state.log_weights[key, chosen] = math.log(1.0 / (live.sum() + 2))
-    state.variances[key, chosen] = mixture.VARIANCE_AT_BIRTH
-    state.ages[key, chosen] = 0
-    state.bank.births[key, chosen] = state.rows

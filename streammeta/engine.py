@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streammeta import core, mixture
+from streammeta import core, mixture, units
 from streammeta.config import ModelConfig
 from streammeta.errors import ConfigError, UsageError
 from streammeta.events import Event, Label, MetaUpdated, Output, Value
@@ -23,7 +23,7 @@ from streammeta.snapshot import Snapshot
 from streammeta.state import State
 
 #: Layout of a snapshot; raised when an older one can no longer be read as it is.
-SCHEMA = 1
+SCHEMA = 2
 #: Settings that a resumed engine may have differently: they shape nothing that is stored.
 MAY_CHANGE = ("device", "chunk", "max_pending", "label_ttl", "init", "freeze_at", "outer_lr")
 #: Outer steps start when this many tasks have been closed.
@@ -73,13 +73,15 @@ class Engine:
         self.task: Task = "regression" if config.task == "regression" else "classification"
         self.state = State.fresh(config)
         self.meta: MetaParameters | None = None
+        self.partner: MetaParameters | None = None
         # what cannot work is said now, not at the first event
         self.state.segmenter()
         pick_device(config.device)
-        try:
-            find("learners", config.learner)
-        except UsageError as error:
-            raise ConfigError(f"model.learner: {error}") from None
+        for field, name in (("learner", config.learner), ("partner", config.partner)):
+            try:
+                find("learners", name or config.learner)
+            except UsageError as error:
+                raise ConfigError(f"model.{field}: {error}") from None
         if config.init is not None and not Path(config.init).is_file():
             raise ConfigError(f"model.init: {config.init} does not exist")
 
@@ -103,9 +105,9 @@ class Engine:
         outputs: list[Output] = []
         size = self.config.chunk
         for start in range(0, len(events), size):
-            self.state, made = core.step(self.state, events[start : start + size], self.meta)
+            self.state, made = core.step(self.state, events[start : start + size], self.metas)
             if self.meta is None and self.state.allocated:
-                self.meta = self._first_meta()
+                self.meta, self.partner = self._first_meta(), self._first_partner()
             outputs += made
         return outputs
 
@@ -122,29 +124,45 @@ class Engine:
         outputs: list[Output] = []
         while state.outer_steps < due:
             state.outer_steps += 1
-            outputs.append(self._outer_step())
+            outputs += self._outer_step()
         return outputs
 
-    def _outer_step(self) -> MetaUpdated:
+    @property
+    def metas(self) -> tuple[MetaParameters, ...]:
+        """The meta-parameters of the learner, and of its partner where there is one."""
+        return tuple(meta for meta in (self.meta, self.partner) if meta is not None)
+
+    def _outer_step(self) -> list[MetaUpdated]:
         state, c = self.state, self.config
-        assert self.meta is not None
         tasks = state.memory.draw(c.tasks_per_update, state.rng)
         support = state.rng.integers(1, c.support + 1, len(tasks.key))
-        x, y = core.standard_tasks(state, tasks)
+        x, y = units.standard_tasks(state, tasks)
         parts = pose(x, y, support, np.full_like(support, c.query), c.support)
-        meta = self.meta.matching(state.net, state.n_classes)
-        self.meta, info = meta.update(parts, state.n_classes)
-        n = len(tasks.key)
-        return MetaUpdated(
-            state.rows, self.meta.updates, n - info.skipped, info.loss, info.gradient_norm,
-            info.skipped,
-        )  # fmt: skip
+        n, metas, outputs = len(tasks.key), [], []
+        for meta, name in zip(self.metas, (c.learner, c.partner), strict=False):
+            meta, info = meta.matching(state.net, state.n_classes).update(parts, state.n_classes)
+            metas.append(meta)
+            outputs.append(
+                MetaUpdated(
+                    state.rows, meta.updates, n - info.skipped, info.loss, info.gradient_norm,
+                    info.skipped, name or "",
+                )
+            )  # fmt: skip
+        self.meta, self.partner = metas[0], metas[1] if len(metas) > 1 else None
+        return outputs
 
     def _first_meta(self) -> MetaParameters:
         meta = MetaParameters.fresh(self.config, self.state.net, self.task)
         if self.config.init is None:
             return meta
         return read_initial(self.config.init, meta)
+
+    def _first_partner(self) -> MetaParameters | None:
+        c = self.config
+        if c.partner is None:
+            return None
+        paired = c.model_copy(update={"learner": c.partner})
+        return MetaParameters.fresh(paired, self.state.net, self.task)
 
     def statistics(self) -> Statistics:
         """A look inside; cheap enough to take once a second."""

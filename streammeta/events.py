@@ -119,6 +119,7 @@ class MetaUpdated:
     loss: float
     gradient_norm: float
     skipped: int = 0
+    learner: str = ""
 
 
 @dataclass(slots=True)

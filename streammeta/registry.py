@@ -50,6 +50,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "trained on all tasks alike, no meta-learning: to compare with",
         ),
         "cavia": ("streammeta.meta.cavia:Cavia", "only a few context inputs adapt"),
+        "r2d2": ("streammeta.meta.r2d2:R2D2", "the last layer is solved for in closed form"),
     },
     "experts": {
         "bank": ("streammeta.experts.bank:Bank", "online networks, replay, challengers"),

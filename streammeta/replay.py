@@ -51,6 +51,11 @@ class SegmentRows:
         slots = self._slots(key, min(n, int(self.inside[key])))
         return self.raw[key, slots], self.y[key, slots]
 
+    def latest(self, key: int, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The newest ``min(n, all)`` rows in time order, whatever their segment."""
+        slots = self._slots(key, min(n, int(self.count[key]), SEGMENT_ROWS))
+        return self.raw[key, slots], self.y[key, slots]
+
     def sample(
         self, key: int, rounds: int, n: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -96,50 +101,85 @@ def pose(
     return [np.ascontiguousarray(part) for part in parts]
 
 
-class TaskMemory:
-    """Closed tasks as raw rows: half a ring of the newest, half a reservoir of all.
+class Sketch:
+    """Where a task lies among tasks: the mean of random Fourier features of its rows.
 
-    The reservoir keeps every task ever closed with the same probability (Vitter 1985,
-    algorithm R), so concepts of long ago stay; the ring follows the present.
+    The distance of two sketches approximates the maximum mean discrepancy of the joint
+    distributions of inputs and label (Gretton et al. 2012, JMLR 13; features of Rahimi & Recht
+    2007): it sees another relation between the two, and other inputs.
     """
 
-    FIELDS = ("raw", "y", "key")
+    SIZE = 64
+
+    def __init__(self, width: int, labels: int) -> None:
+        """For ``width`` inputs and class indices modulo ``labels``; 1 stands for values."""
+        rng = np.random.default_rng([width, labels])
+        self._by_x = rng.normal(0.0, 1.0 / np.sqrt(max(width, 1)), (width, self.SIZE))
+        self._by_y = rng.normal(0.0, 1.0, (labels, self.SIZE))
+        self._phase = rng.uniform(0.0, 2.0 * np.pi, self.SIZE)
+
+    def __call__(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``(SIZE,)`` for standardised rows ``x (L, D)``, ``y (L,)``."""
+        labels = len(self._by_y)
+        of_y = y[:, None] * self._by_y if labels == 1 else self._by_y[y.astype(int) % labels]
+        angles = x.astype(np.float64) @ self._by_x + of_y + self._phase
+        found: NDArray[np.float32] = np.cos(angles).mean(0).astype(np.float32)
+        return found
+
+
+class TaskMemory:
+    """Closed tasks as raw rows, in three parts of one size that are kept apart.
+
+    ``recent`` is a ring of the newest, which follows the present. ``reservoir`` keeps every task
+    ever closed with the same probability (Vitter 1985, algorithm R): what is common stays common.
+    ``diverse`` keeps tasks that lie far from each other, so that what was rare stays too.
+    """
+
+    FIELDS = ("raw", "y", "key", "sketches")
 
     def __init__(self, capacity: int, length: int, width: int) -> None:
-        self.half = max(1, capacity // 2)
-        self.raw = np.zeros((2 * self.half, length, width))
-        self.y = np.zeros((2 * self.half, length))
-        self.key = np.zeros(2 * self.half, np.int64)
+        self.part = max(1, capacity // 3)
+        self.raw = np.zeros((3 * self.part, length, width))
+        self.y = np.zeros((3 * self.part, length))
+        self.key = np.zeros(3 * self.part, np.int64)
+        self.sketches = np.zeros((self.part, Sketch.SIZE), np.float32)  # of the diverse ones
+        self._gaps: NDArray[np.float32] | None = None  # between those, made when first needed
         self.seen = 0
 
     def __len__(self) -> int:
-        return 2 * min(self.seen, self.half)
+        return 3 * min(self.seen, self.part)
 
     def add(
         self,
         key: int,
         raw: NDArray[np.float64],
         y: NDArray[np.float64],
+        sketch: NDArray[np.float32],
         rng: np.random.Generator,
     ) -> None:
-        """Keep a task ``raw (L, D)``, ``y (L,)``: in the ring always, in the reservoir by lot."""
-        self._put(self.seen % self.half, key, raw, y)
-        place = self.seen if self.seen < self.half else int(rng.integers(0, self.seen + 1))
-        if place < self.half:
-            self._put(self.half + place, key, raw, y)
+        """Keep a task ``raw (L, D)``, ``y (L,)``, ``sketch (SIZE,)``: among the newest always, in
+        the reservoir by lot, among the diverse if it is not too near to one of them."""
+        full = self.seen >= self.part
+        self._put(self.seen % self.part, key, raw, y)
+        place = int(rng.integers(0, self.seen + 1)) if full else self.seen
+        if place < self.part:
+            self._put(self.part + place, key, raw, y)
+        apart = self._crowded(sketch) if full else self.seen
+        if apart is not None:
+            self._put(2 * self.part + apart, key, raw, y)
+            self._sketch(apart, sketch)
         self.seen += 1
 
     def draw(self, n: int, rng: np.random.Generator) -> Tasks:
-        """``n`` tasks, alternating between the ring and the reservoir.
+        """``n`` tasks, from the three parts in turn.
 
         Raises:
             ValueError: the memory is empty.
         """
         if self.seen == 0:
             raise ValueError("the task memory is empty")
-        filled = min(self.seen, self.half)
-        slots = rng.integers(0, filled, n) + self.half * (np.arange(n) % 2)
-        return Tasks(self.raw[slots], self.y[slots], self.key[slots])
+        filled = min(self.seen, self.part)
+        return self._at(rng.integers(0, filled, n) + self.part * (np.arange(n) % 3))
 
     def since(self, seen: int) -> Tasks:
         """The tasks closed after the first ``seen`` ones, in order.
@@ -147,9 +187,33 @@ class TaskMemory:
         Raises:
             ValueError: the ring has passed over some of them.
         """
-        if self.seen - seen > self.half:
-            raise ValueError(f"{self.seen - seen} tasks are newer, the ring holds {self.half}")
-        slots = np.arange(seen, self.seen) % self.half
+        if self.seen - seen > self.part:
+            raise ValueError(f"{self.seen - seen} tasks are newer, the ring holds {self.part}")
+        return self._at(np.arange(seen, self.seen) % self.part)
+
+    def _crowded(self, sketch: NDArray[np.float32]) -> int | None:
+        """Which of the diverse tasks makes room: one of the two that lie nearest to each other,
+        the one whose next neighbour is nearer. ``None`` where a new one would lie nearer still.
+        """
+        gaps = self._gaps
+        if gaps is None:
+            gaps = np.stack([_gaps(self.sketches, at) for at in self.sketches])
+            np.fill_diagonal(gaps, np.inf)
+            self._gaps = gaps
+        closest = int(gaps.argmin())
+        if self.part == 1 or _gaps(self.sketches, sketch).min() <= gaps.flat[closest]:
+            return None
+        next_gaps = np.partition(gaps, 1, axis=1)[:, 1]
+        one, other = divmod(closest, self.part)
+        return one if next_gaps[one] <= next_gaps[other] else other
+
+    def _sketch(self, at: int, sketch: NDArray[np.float32]) -> None:
+        self.sketches[at] = sketch
+        if self._gaps is not None:
+            self._gaps[at] = self._gaps[:, at] = _gaps(self.sketches, sketch)
+            self._gaps[at, at] = np.inf
+
+    def _at(self, slots: NDArray[np.int64]) -> Tasks:
         return Tasks(self.raw[slots], self.y[slots], self.key[slots])
 
     def _put(self, slot: int, key: int, raw: NDArray[np.float64], y: NDArray[np.float64]) -> None:
@@ -160,3 +224,9 @@ class TaskMemory:
     def to_info(self) -> dict[str, Any]:
         """JSON-ready counters; the arrays are in ``FIELDS``."""
         return {"seen": self.seen}
+
+
+def _gaps(sketches: NDArray[np.float32], sketch: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Squared distances ``(n,)``."""
+    squared: NDArray[np.float32] = ((sketches - sketch) ** 2).sum(1)
+    return squared

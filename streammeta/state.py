@@ -20,7 +20,7 @@ from streammeta.meta.net import Net
 from streammeta.mixture import VARIANCE_AT_BIRTH
 from streammeta.pending import Pending
 from streammeta.registry import load
-from streammeta.replay import SegmentRows, TaskMemory
+from streammeta.replay import SegmentRows, Sketch, TaskMemory
 
 #: Columns that code the class of one lagged label (class index modulo this).
 LAG_COLUMNS = 8
@@ -86,9 +86,12 @@ class State:
         self.width = self.columns.width + self.lag_width
         self.net = Net((self.width, *c.hidden, outputs))
         challengers = 0 if c.on_drift == "reset" else c.challengers
-        self.bank = Bank(self.net, self.task, c.rates, c.replay, challengers)
+        learners = [name for name in (c.learner, c.partner) if name] if challengers else []
+        scouts = tuple(f"scout-{name}@{rows}" for name in learners for rows in c.scouts)
+        self.bank = Bank(self.net, self.task, c.rates, c.replay, challengers, scouts)
         self.initial = self.net.init(np.random.default_rng(c.seed), len(self.bank.rates))
         self.memory = TaskMemory(c.memory, c.support + c.query, self.width)
+        self.sketch = Sketch(self.width, 1 if self.task == REGRESSION else LAG_COLUMNS)
         self.segment_rows = SegmentRows(0, self.width)
         n, m = 0, len(self.bank.rates) + len(SIMPLE_MEMBERS)
         self.log_weights = np.zeros((n, m))

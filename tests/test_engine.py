@@ -21,7 +21,8 @@ from engine_stories import (
 )
 
 from streammeta.config import ModelConfig
-from streammeta.core import GROWTH, HELD_BACK
+from streammeta.challengers import GROWTH
+from streammeta.core import HELD_BACK
 from streammeta.engine import Engine
 from streammeta.errors import ConfigError
 from streammeta.events import (
@@ -428,7 +429,7 @@ def test_a_task_never_straddles_a_drift(task: str, delay: int) -> None:
                 assert output.rows == length
                 assert output.segment == len(starts) - 1
                 memory = engine.state.memory
-                kept = memory.raw[(memory.seen - 1) % memory.half]
+                kept = memory.raw[(memory.seen - 1) % memory.part]
                 np.testing.assert_array_equal(kept, rows.raw[0, newest])
                 checked += output.segment > 0
     assert len(starts) > 1

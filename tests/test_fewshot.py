@@ -14,7 +14,7 @@ from scenarios.suites.sine import SUITE
 from streammeta.errors import UsageError
 from streammeta.registry import components
 
-TASKS = 10  # of a test run: 300 outer steps
+TASKS = 24  # of a test run: 300 outer steps
 
 
 def job(model: str, stream: str = "sine@10", seed: int = 0, rows: int = TASKS) -> Job:

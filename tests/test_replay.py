@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streammeta.replay import SEGMENT_ROWS, SegmentRows, TaskMemory
+from streammeta.replay import SEGMENT_ROWS, SegmentRows, Sketch, TaskMemory
 
 
 def add(rows: SegmentRows, numbers: list[int] | range, key: int = 0) -> None:
@@ -91,43 +91,107 @@ def task(n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.full((4, 2), float(n)), np.full(4, float(n))
 
 
-def filled(tasks: int, capacity: int = 20, seed: int = 0) -> TaskMemory:
+def sketch(n: float) -> np.ndarray:
+    """A point on a line, as far along it as ``n``."""
+    return np.full(Sketch.SIZE, n, np.float32)
+
+
+def filled(tasks: int, capacity: int = 30, seed: int = 0) -> TaskMemory:
     memory, rng = TaskMemory(capacity, 4, 2), np.random.default_rng(seed)
     for n in range(tasks):
-        memory.add(n % 3, *task(n), rng)
+        memory.add(n % 3, *task(n), sketch(n), rng)
     return memory
 
 
-def test_half_of_the_memory_is_the_present() -> None:
+def parts(memory: TaskMemory) -> list[list[int]]:
+    """The tasks in the ring, in the reservoir and among the diverse."""
+    return [sorted(part.astype(int)) for part in memory.y[:, 0].reshape(3, memory.part)]
+
+
+def test_a_third_of_the_memory_is_the_present() -> None:
     memory = filled(95)
-    assert len(memory) == 20
-    assert sorted(memory.y[: memory.half, 0]) == list(range(85, 95))
+    assert len(memory) == 30
+    assert parts(memory)[0] == list(range(85, 95))
 
 
-def test_the_other_half_remembers_all_times_alike() -> None:
+def test_another_third_remembers_all_times_alike() -> None:
     tasks, runs = 60, 400
     kept = np.zeros(tasks)
     for seed in range(runs):
-        memory = filled(tasks, seed=seed)
-        past = memory.y[memory.half :, 0].astype(int)
-        assert len(set(past)) == memory.half
+        past = parts(filled(tasks, seed=seed))[1]
+        assert len(set(past)) == 10
         kept[past] += 1
-    share = memory.half / tasks
+    share = 10 / tasks
     spread = np.sqrt(runs * share * (1 - share))
     assert np.abs(kept - runs * share).max() < 4.5 * spread
     thirds = kept.reshape(3, -1).sum(1) / kept.sum()
     np.testing.assert_allclose(thirds, 1 / 3, atol=0.03)
 
 
-def test_draws_alternate_between_the_present_and_all_times() -> None:
+def test_the_last_third_keeps_what_is_rare_and_lies_apart() -> None:
+    memory, rng = TaskMemory(30, 4, 2), np.random.default_rng(0)
+    rare = {40: 50.0, 300: -80.0}  # among a thousand tasks that are nearly alike
+    for n in range(1_000):
+        memory.add(0, *task(n), sketch(rare.get(n, rng.uniform(0.0, 1.0))), rng)
+    assert set(rare) <= set(parts(memory)[2])
+    assert not set(rare) & set(parts(memory)[0])
+    along = np.sort(memory.sketches[:, 0])
+    common = along[(along >= 0) & (along <= 1)]
+    assert np.diff(common).min() > 0.05, "eight of [0, 1] lie nearly even there"
+
+
+def test_a_memory_read_back_goes_on_as_if_nothing_had_happened() -> None:
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(300, Sketch.SIZE)).astype(np.float32)
+    one = TaskMemory(30, 4, 2)
+    for n in range(200):
+        one.add(0, *task(n), points[n], np.random.default_rng(n))
+    other = TaskMemory(30, 4, 2)
+    for name in TaskMemory.FIELDS:
+        setattr(other, name, getattr(one, name).copy())
+    other.seen = one.to_info()["seen"]
+    for n in range(200, 300):
+        for memory in (one, other):
+            memory.add(0, *task(n), points[n], np.random.default_rng(n))
+    for name in TaskMemory.FIELDS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize("labels", [1, 8])
+def test_sketches_tell_concepts_apart_though_their_inputs_are_alike(labels: int) -> None:
+    rng = np.random.default_rng(0)
+    measure = Sketch(4, labels)
+
+    def of(concept: int) -> np.ndarray:
+        x = rng.normal(size=(32, 4)).astype(np.float32)
+        score = x[:, 0] if concept else -x[:, 1]
+        return measure(x, score if labels == 1 else (score > 0).astype(np.float32))
+
+    seen = {concept: [of(concept) for _ in range(20)] for concept in (0, 1)}
+    within = [np.linalg.norm(a - b) for s in seen.values() for a in s for b in s if a is not b]
+    between = [np.linalg.norm(a - b) for a in seen[0] for b in seen[1]]
+    assert np.mean(between) > 1.2 * np.mean(within)
+
+
+def test_draws_go_round_the_three_parts() -> None:
     memory = filled(95)
-    drawn = memory.draw(200, np.random.default_rng(0))
-    assert drawn.raw.shape == (200, 4, 2)
-    assert drawn.y.shape == (200, 4)
-    assert (drawn.y[::2, 0] >= 85).all()
-    assert (drawn.y[1::2, 0] < 85).any()
+    drawn = memory.draw(300, np.random.default_rng(0))
+    assert drawn.raw.shape == (300, 4, 2)
+    assert drawn.y.shape == (300, 4)
+    for part, kept in enumerate(parts(memory)):
+        assert set(drawn.y[part::3, 0]) == set(kept)
     assert (drawn.raw[:, 0, 0] == drawn.y[:, 0]).all()
     assert (drawn.key == drawn.y[:, 0].astype(int) % 3).all()
+
+
+def test_the_latest_rows_pass_over_a_drift() -> None:
+    rows = SegmentRows(1, 2)
+    for n in range(20):
+        rows.add(0, n, np.full(2, float(n)), float(n))
+    rows.cut(0, 15)
+    assert list(rows.newest(0, 8)[1]) == [15, 16, 17, 18, 19]
+    assert list(rows.latest(0, 8)[1]) == list(range(12, 20))
+    assert len(rows.latest(0, 100)[1]) == 20
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 9, 10, 11])

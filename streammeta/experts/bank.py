@@ -1,4 +1,4 @@
-"""A bank of small networks per key: online at several rates, with replay, and challengers."""
+"""A bank of small networks per key: online at several rates, with replay, and adapted ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PRIMED_STEPS = 5_000
 class Bank:
     """Stacked networks: parameters ``(K, E, P)``, one row of ``E`` experts for each key.
 
-    Experts come in the order online, replay, challengers. ``live (K, E)``: takes part;
+    Experts come in the order online, replay, challengers, scouts. ``live (K, E)``: takes part;
     ``learns (K, E)``: takes online steps; ``rehearses (K, E)``: takes steps on rows of the current
     segment instead; ``births (K, E)``: the row it was born at.
     """
@@ -29,20 +29,29 @@ class Bank:
     FIELDS = ("theta", "second", "steps", "live", "learns", "rehearses", "births")
 
     def __init__(
-        self, net: Net, task: int, rates: tuple[float, ...], replay: bool, challengers: int
+        self,
+        net: Net,
+        task: int,
+        rates: tuple[float, ...],
+        replay: bool,
+        challengers: int,
+        scouts: tuple[str, ...] = (),
     ) -> None:
         self.net = net
         self.task = task
         self.sizes = np.array(net.sizes, np.int64)
         replay_rates = REPLAY_RATES if replay else ()
         late = [CHALLENGER_RATES[i % len(CHALLENGER_RATES)] for i in range(challengers)]
-        self.rates = np.array([*rates, *replay_rates, *late], np.float32)
+        waiting = [0.0] * len(scouts)  # they never take a step of their own
+        self.rates = np.array([*rates, *replay_rates, *late, *waiting], np.float32)
         self.online = slice(0, len(rates))
         self.rehearsing = slice(len(rates), len(rates) + len(replay_rates))
-        self.challengers = range(len(rates) + len(replay_rates), len(self.rates))
+        self.scouts = range(len(self.rates) - len(scouts), len(self.rates))
+        self.challengers = range(self.rehearsing.stop, self.scouts.start)
         self.names = [f"mlp@{r:g}" for r in rates]
         self.names += [f"replay@{r:g}" for r in replay_rates]
         self.names += [f"challenger-{i + 1}" for i in range(challengers)]
+        self.names += scouts
         self._allocate(0)
 
     def _allocate(self, keys: int) -> None:
@@ -64,7 +73,7 @@ class Bank:
             setattr(self, field, new)
 
     def start(self, key: int, theta: NDArray[np.float32], row: int) -> None:
-        """(Re)start every expert of ``key`` but the challengers from ``theta (E, P)``."""
+        """(Re)start every expert of ``key`` but the adapted ones from ``theta (E, P)``."""
         n = self.rehearsing.stop
         self.theta[key, :n] = theta[:n]
         self.second[key] = 0.0

@@ -249,6 +249,141 @@ def sgd_rows(
 
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def adapt_rows(
+    theta: F32,
+    rates: F32,
+    steps: int,
+    sizes: I64,
+    rows: F32,
+    targets: F32,
+    n_classes: int,
+    task: int,
+    out: F32,
+) -> None:
+    """``out (P,)`` <- ``theta (P,)`` after plain gradient steps on the mean of ``rows (n, D)``.
+
+    ``rates``: ``(1,)`` or ``(P,)``.
+    """
+    acts = np.empty(sizes.sum(), np.float32)
+    deltas = np.empty(sizes.sum(), np.float32)
+    grad = np.empty(theta.shape[0], np.float32)
+    out[:] = theta
+    for _ in range(steps):
+        mean_gradient(out, sizes, rows, targets, n_classes, task, acts, deltas, grad)
+        if rates.shape[0] == 1:
+            for k in range(grad.shape[0]):
+                out[k] -= rates[0] * grad[k]
+        else:
+            for k in range(grad.shape[0]):
+                out[k] -= rates[k] * grad[k]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def cholesky_solve(gram: F64, right: F64) -> None:
+    """``right (n, m)`` <- the solution of ``gram @ solution = right``; both are overwritten.
+
+    ``gram (n, n)`` is symmetric and positive definite; where it is not, the solution is not finite.
+    """
+    n = gram.shape[0]
+    for i in range(n):
+        for j in range(i + 1):
+            total = gram[i, j]
+            for k in range(j):
+                total -= gram[i, k] * gram[j, k]
+            gram[i, j] = np.sqrt(total) if i == j else total / gram[j, j]
+    for c in range(right.shape[1]):
+        for i in range(n):
+            for k in range(i):
+                right[i, c] -= gram[i, k] * right[k, c]
+            right[i, c] /= gram[i, i]
+        for i in range(n - 1, -1, -1):
+            for k in range(i + 1, n):
+                right[i, c] -= gram[k, i] * right[k, c]
+            right[i, c] /= gram[i, i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def ridge_head(
+    theta: F32,
+    ridge: F32,
+    sharpness: float,
+    sizes: I64,
+    rows: F32,
+    targets: F32,
+    n_classes: int,
+    task: int,
+    out: F32,
+) -> None:
+    """``out (P,)`` <- ``theta (P,)`` with its last layer solved for on ``rows (n, D)``.
+
+    ``streammeta.meta.r2d2`` in double precision; ``ridge (H + 1,)`` of each feature and the bias.
+    Of the two forms of ridge regression the one with the smaller system is taken.
+    """
+    n, width, outputs = rows.shape[0], ridge.shape[0], sizes[-1]
+    columns = 1 if task == REGRESSION else n_classes
+    start = theta.shape[0] - width * outputs
+    head = theta[start:].reshape(width, outputs)
+    acts = np.empty(sizes.sum(), np.float32)
+    first = acts.shape[0] - outputs - (width - 1)
+    h = np.ones((n, width))
+    residual = np.zeros((n, columns))
+    for r in range(n):
+        acts[: sizes[0]] = rows[r]
+        forward(theta, sizes, acts)
+        h[r, : width - 1] = acts[first : first + width - 1]
+        for c in range(columns):
+            logit = acts[acts.shape[0] - outputs + c]
+            if task == REGRESSION:
+                residual[r, c] = targets[r] - logit
+            else:
+                truth = 1.0 if c == int(targets[r]) else 0.0
+                residual[r, c] = sharpness * (truth - 1.0 / n_classes) - logit
+    scaled = h / ridge
+    if n < width:
+        gram = scaled @ h.T
+        for r in range(n):
+            gram[r, r] += 1.0
+        cholesky_solve(gram, residual)
+        move = scaled.T @ residual
+    else:
+        gram = h.T @ h
+        for k in range(width):
+            gram[k, k] += ridge[k]
+        move = h.T @ residual
+        cholesky_solve(gram, move)
+    out[:] = theta
+    moved = out[start:].reshape(width, outputs)
+    for k in range(width):
+        for c in range(columns):
+            moved[k, c] = head[k, c] + move[k, c]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def mean_loss(theta: F32, sizes: I64, rows: F32, targets: F32, n_classes: int, task: int) -> float:
+    """Mean loss of ``theta (P,)`` over ``rows (n, D)``: cross-entropy or Huber's."""
+    acts = np.empty(sizes.sum(), np.float32)
+    logits = acts[acts.shape[0] - sizes[-1] :]
+    total = 0.0
+    for r in range(rows.shape[0]):
+        acts[: sizes[0]] = rows[r]
+        forward(theta, sizes, acts)
+        if task == REGRESSION:
+            gap = logits[0] - targets[r]
+            near = min(max(gap, -HUBER), HUBER)
+            total += near * (gap - np.float32(0.5) * near)
+            continue
+        top = logits[0]
+        for j in range(1, n_classes):
+            top = max(top, logits[j])
+        mass = 0.0
+        for j in range(n_classes):
+            mass += np.exp(logits[j] - top)
+        total += np.log(mass) + top - logits[int(targets[r])]
+    mean: float = total / rows.shape[0]
+    return mean
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def prime_second(
     theta: F32, second: F32, sizes: I64, rows: F32, targets: F32, n_classes: int, task: int
 ) -> None:

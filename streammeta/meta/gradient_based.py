@@ -9,6 +9,7 @@ positive and bounded through its logarithm so that more steps than trained for d
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from streammeta.meta.learner import (
     clip_by_norm,
 )
 from streammeta.meta.loss import HUBER, Loss, Task, losses, masked_mean
+from streammeta.meta.net import Net
 
 #: Inner rates stay within a factor of e^3 of where they start.
 RATE_SPAN = 3.0
@@ -103,6 +105,12 @@ class GradientLearner:
     per_parameter: bool = False
     head_only: bool = False
 
+    @property
+    def plain(self) -> bool:
+        """Whether adapting is nothing but steps of ``rates`` along the gradient of a ``Net``, so
+        that compiled code may take them."""
+        return isinstance(self.net, Net) and not self.outer.proximity
+
     def init(self, theta: Tensor) -> State:
         """A fresh state around the initial parameters ``theta (P,)``."""
         n_rates = theta.numel() if self.per_parameter else 1
@@ -136,16 +144,15 @@ class GradientLearner:
         """One outer step on the mean query loss after adaptation; non-finite tasks are skipped."""
         with torch.no_grad():
             loss, *slopes = self.slopes(state, batch, n_classes)
-            each = torch.cat(slopes, 1)
-            skipped = 0
-            if not bool(torch.isfinite(loss.sum() + each.sum())):
+            gradient, skipped = _mean(slopes), 0
+            if not bool(torch.isfinite(loss.sum() + gradient.sum())):
                 # a bad task is cut out, not multiplied by zero: NaN times zero is NaN
-                good = torch.isfinite(loss) & torch.isfinite(each).all(1)
+                good = torch.isfinite(loss) & torch.isfinite(torch.cat(slopes, 1)).all(1)
                 skipped = int((~good).sum())
                 if skipped == len(good):
                     return state, MetaInfo(math.nan, math.nan, skipped)
-                loss, each = loss[good], each[good]
-            gradient, mean = each.mean(0), float(loss.mean())
+                loss, gradient = loss[good], _mean([slope[good] for slope in slopes])
+            mean = float(loss.mean())
             gradient, norm = clip_by_norm(gradient, GRADIENT_LIMIT)
             return self.descend(state, gradient), MetaInfo(mean, float(norm), skipped)
 
@@ -203,7 +210,7 @@ class GradientLearner:
         judged, marks = self.judge(fast, trail, batch, loss)
         g = marks.pop()
         by_rates = g.new_zeros(len(g), state.log_rates.numel())
-        by_start = torch.zeros_like(g)
+        by_start: Tensor | None = None
         for step in reversed(trail):
             push = rates * g
             if self.per_parameter:
@@ -212,10 +219,12 @@ class GradientLearner:
                 g = g - self.net.hessian_vector(step.at, push)
                 if self.outer.proximity:
                     g = g - self.outer.proximity * push
-                    by_start += self.outer.proximity * push
+                    pull = self.outer.proximity * push
+                    by_start = pull if by_start is None else by_start + pull
             if self.outer.each_step and marks:
                 g = g + marks.pop()
-        return Slopes(judged, g + by_start, by_rates, g.new_empty(len(g), 0))
+        by_theta = g if by_start is None else g + by_start
+        return Slopes(judged, by_theta, by_rates, g.new_empty(len(g), 0))
 
     def judge(
         self, fast: Tensor, trail: list[Step], batch: Batch, loss: Loss
@@ -229,9 +238,20 @@ class GradientLearner:
         marks = [share * at.gradient for share, at in zip(shares, judged, strict=True)]
         if self.outer.modulation is not None:
             means = [share * at.loss for share, at in zip(shares, judged, strict=True)]
-            factor = modulation(torch.stack(means).sum(0), self.outer.modulation)
+            factor = self.weight(torch.stack(means).sum(0))
             marks = [factor.unsqueeze(1) * mark for mark in marks]
         return judged[-1].loss, marks
+
+    def weight(self, loss: Tensor) -> Tensor:
+        """What the gradient of each task's query loss ``(B,)`` is multiplied by."""
+        if self.outer.modulation is None:
+            return torch.ones_like(loss)
+        return modulation(loss, self.outer.modulation)
+
+
+def _mean(slopes: Sequence[Tensor]) -> Tensor:
+    """Gradients of each task, ``(B, .)`` of several kinds, averaged and laid end to end."""
+    return torch.cat([slope.mean(0) for slope in slopes])
 
 
 def modulation(loss: Tensor, strength: float) -> Tensor:

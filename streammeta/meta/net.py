@@ -42,8 +42,8 @@ def _layers(sizes: tuple[int, ...]) -> tuple[Layer, ...]:
 class Pass(NamedTuple):
     """One forward and backward pass over tasks, kept for a Hessian-vector product.
 
-    ``loss (B,)``; ``gradient (B, P)``; ``hidden[l] (B, n, in_l)`` what layer ``l`` read,
-    ``active[l]`` 1 where that is above 0; ``weights[l] (B, in_l, out_l)``;
+    ``loss (B,)``; ``gradient (B, P)``; ``hidden[l] (B, n, in_l)`` what layer ``l`` read;
+    ``weights[l] (B, in_l, out_l)``;
     ``deltas[l] (B, n, out_l)`` the loss's derivative by what it gave, before its ReLU;
     ``curvature`` of the loss in the outputs: class probabilities ``(B, n, C)``, or 1 inside and
     0 outside Huber's square ``(B, n, 1)``; ``share (B, n, 1)`` the weight of each row.
@@ -53,7 +53,6 @@ class Pass(NamedTuple):
     gradient: Tensor
     task: Task
     hidden: list[Tensor]
-    active: list[Tensor]
     weights: list[Tensor]
     deltas: list[Tensor]
     curvature: Tensor
@@ -97,12 +96,15 @@ class Net:
 
     def apply(self, theta: Tensor, x: Tensor) -> Tensor:
         """Outputs ``(..., n, outputs)`` for ``theta (..., P)`` and ``x (..., n, inputs)``."""
+        weight, bias = _unpack(theta, self.layers()[-1])
+        return self.features(theta, x) @ weight + bias.unsqueeze(-2)
+
+    def features(self, theta: Tensor, x: Tensor) -> Tensor:
+        """What the last layer reads ``(..., n, H)``."""
         h = x
-        for layer in self.layers():
+        for layer in self.layers()[:-1]:
             weight, bias = _unpack(theta, layer)
-            h = h @ weight + bias.unsqueeze(-2)
-            if layer.end != self.n_params:
-                h = torch.relu(h)
+            h = torch.relu(h @ weight + bias.unsqueeze(-2))
         return h
 
     def head(self) -> slice:
@@ -145,17 +147,16 @@ class Net:
             delta[..., : loss.n_classes] = curvature * share
             delta.scatter_add_(-1, y.long().unsqueeze(-1), -share)
         mean = masked_mean(losses(h, y, loss), mask) if with_loss else share.new_empty(0)
-        active = [(h > 0).to(delta.dtype) for h in hidden]
         deltas, pieces = [delta], []
         for i in range(len(layers) - 1, -1, -1):
             pieces += [delta.sum(-2), torch.bmm(hidden[i].mT, delta).flatten(1)]
             if i > 0:
-                delta = torch.bmm(delta, unpacked[i][0].mT) * active[i]
+                delta = _where_active(torch.bmm(delta, unpacked[i][0].mT), hidden[i])
                 deltas.append(delta)
         gradient = torch.cat(pieces[::-1], -1)
         weights = [weight for weight, _ in unpacked]
         return Pass(
-            mean, gradient, loss.task, hidden, active, weights, deltas[::-1], curvature, share
+            mean, gradient, loss.task, hidden, weights, deltas[::-1], curvature, share
         )  # fmt: skip
 
     def hessian_vector(self, at: Pass, vector: Tensor) -> Tensor:
@@ -174,7 +175,7 @@ class Net:
             if r_h is not None:
                 r_z = torch.baddbmm(r_z, r_h, at.weights[i])
             if i + 1 < len(layers):
-                r_h = r_z * at.active[i + 1]
+                r_h = _where_active(r_z, at.hidden[i + 1])
         r_delta = torch.zeros_like(r_z)
         width = at.curvature.shape[-1]
         inner = at.curvature * r_z[..., :width]
@@ -190,8 +191,15 @@ class Net:
             pieces += [r_delta.sum(-2), product.flatten(1)]
             if i > 0:
                 back = torch.bmm(r_delta, at.weights[i].mT)
-                r_delta = torch.baddbmm(back, delta, along[i][0].mT) * at.active[i]
+                back = torch.baddbmm(back, delta, along[i][0].mT)
+                r_delta = _where_active(back, at.hidden[i])
         return torch.cat(pieces[::-1], -1)
+
+
+def _where_active(slope: Tensor, read: Tensor) -> Tensor:
+    """``slope`` where a ReLU gave more than 0, as the next layer ``read`` it, and 0 elsewhere."""
+    found: Tensor = torch.ops.aten.threshold_backward(slope, read, 0.0)
+    return found
 
 
 def _unpack(flat: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor
 
 from streammeta.config import ModelConfig, OuterConfig
 from streammeta.errors import ConfigError
-from streammeta.meta.gradient_based import Outer
+from streammeta.meta.gradient_based import GradientLearner, Outer
 from streammeta.meta.learner import AdaptInfo, Batch, MetaInfo, MetaLearner, State
 from streammeta.meta.loss import Task
 from streammeta.meta.net import Net, refit, seed_class
+from streammeta.meta.r2d2 import R2D2
 from streammeta.registry import load
 
 
@@ -34,6 +36,22 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"model.device is {name!r}, which cannot be used: {reason}") from None
     return device
+
+
+class PlainSteps(NamedTuple):
+    """So many ``steps`` of ``rates (1,)`` or ``(P,)`` along the gradient from ``theta (P,)``."""
+
+    theta: NDArray[np.float32]
+    rates: NDArray[np.float32]
+    steps: int
+
+
+class RidgeHead(NamedTuple):
+    """The last layer of ``theta (P,)`` is solved for: ``ridge (H + 1,)``, ``sharpness``."""
+
+    theta: NDArray[np.float32]
+    ridge: NDArray[np.float32]
+    sharpness: float
 
 
 @dataclass(frozen=True)
@@ -120,6 +138,33 @@ class MetaParameters:
         ty = torch.from_numpy(y).to(self.device)[None]
         fast, info = self.learner.adapt(state, tx, ty, torch.ones_like(ty), n_classes)
         return fast[0].cpu().numpy(), info
+
+    @property
+    def start(self) -> NDArray[np.float32]:
+        """The initial weights ``(P,)``."""
+        return self.state.theta.cpu().numpy()
+
+    def plan(self, start: NDArray[np.float32] | None = None) -> PlainSteps | RidgeHead | None:
+        """What compiled code needs to adapt in the place of ``adapt``, with the same ``start``;
+        ``None`` where only the learner itself can, or where it does so on another device."""
+        if self.device.type != "cpu":
+            return None
+        if start is None:
+            return self._plan
+        return self._plan_from(self.learner.init(torch.from_numpy(start)))
+
+    @cached_property
+    def _plan(self) -> PlainSteps | RidgeHead | None:
+        return self._plan_from(self.state)
+
+    def _plan_from(self, state: State) -> PlainSteps | RidgeHead | None:
+        learner, theta = self.learner, state.theta.numpy()
+        if isinstance(learner, R2D2):
+            *ridge, sharpness = state.extra.exp().tolist()
+            return RidgeHead(theta, np.array(ridge, np.float32), sharpness)
+        if isinstance(learner, GradientLearner) and learner.plain:
+            return PlainSteps(theta, learner.rates(state).numpy(), learner.steps)
+        return None
 
     def update(
         self, parts: list[NDArray[np.float32]], n_classes: int

@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from streammeta import core
+from streammeta import core, units
 from streammeta.config import ModelConfig
 from streammeta.engine import Engine
 from streammeta.errors import UsageError
@@ -150,7 +150,7 @@ def _history(
             f"support and {c.query} of query without a drift between them, and {core.HELD_BACK} "
             f"rows after it{why if found.rejected else ''}"
         )
-    x, y = core.standard_tasks(state, found.tasks())
+    x, y = units.standard_tasks(state, found.tasks())
     meta = engine.meta.matching(state.net, state.n_classes)
     return History(
         x, y, support, query, c.support, meta, state.n_classes, state.rows, found.rejected,

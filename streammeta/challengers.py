@@ -1,0 +1,148 @@
+"""Who is adapted from the meta-parameters, and when: challengers after a drift, scouts always.
+
+Two challengers join at every drift. The first is adapted again whenever the young segment has
+grown enough, the second leaves early and rehearses the segment. Scouts stand by: whatever the
+detectors say, each is adapted on the newest few rows, over and over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streammeta import mixture
+from streammeta.events import Adapted, Output
+from streammeta.experts import kernels
+from streammeta.meta.parameters import MetaParameters, PlainSteps
+from streammeta.replay import SEGMENT_ROWS
+from streammeta.state import State
+from streammeta.units import inputs, standard_targets
+
+#: A new segment's challenger is adapted again from the meta-parameters when this many labelled
+#: rows are inside it; after the last it goes on learning by itself.
+GROWTH = (
+    1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400,
+    SEGMENT_ROWS,
+)  # fmt: skip
+#: Without a partner the first challenger learns on its own from this many rows on; no other looks
+#: at more rows than these.
+GROWN = 64
+#: From this many rows on the second challenger leaves the first and learns on its own.
+SETTLED = 16
+
+
+def grow(
+    state: State, key: int, row: int, metas: Sequence[MetaParameters], outputs: list[Output]
+) -> None:
+    """Adapt from the meta-parameters whenever the young segment's support has grown enough."""
+    inside = int(state.segment_labels[key])
+    fresh = state.hosts[key, 0] < 0
+    if len(state.bank.challengers) < 2 or inside == 0:
+        return
+    # a late label of an older segment does not let this one grow
+    if not fresh and (inside not in GROWTH or row < state.segment_start[key]):
+        return
+    trigger = "growth"
+    if fresh:
+        trigger = "drift" if state.segment[key] else "start"
+        hire(state, key)
+    segment, name, bank = int(state.segment[key]), state.key_names[key], state.bank
+    for host, (meta, until, then) in zip(state.hosts[key], plans(state, metas), strict=True):
+        if not fresh and inside > until:
+            continue
+        raw, targets = state.segment_rows.newest(key, max(until, GROWN))
+        x, y = inputs(state, key, raw), standard_targets(state, key, targets)
+        start = random_start(state)
+        theta = adapted(state, meta, x, y, start)
+        if theta is None:
+            continue
+        role = then if inside >= until else "waits"
+        bank.place(key, int(host), theta, x, y, state.n_classes, role)
+        before, after = (
+            kernels.mean_loss(weights, bank.sizes, x, y, state.n_classes, state.task)
+            for weights in (meta.start if start is None else start, theta)
+        )
+        outputs.append(
+            Adapted(name, row, segment, bank.names[host], trigger, len(x), before, after)
+        )  # fmt: skip
+
+
+def plans(state: State, metas: Sequence[MetaParameters]) -> list[tuple[MetaParameters, int, str]]:
+    """For both challengers of a drift: from which parameters, up to how many rows it is adapted
+    again and again, and what it does from then on.
+
+    The partner's keeps to its parameters as long as rows are kept; the learner's soon leaves.
+    """
+    grown = SEGMENT_ROWS if len(metas) > 1 else GROWN
+    settled = "rehearses" if state.config.replay else "learns"
+    learner, partner = (meta.matching(state.net, state.n_classes) for meta in (metas[0], metas[-1]))
+    return [(partner, grown, "learns"), (learner, SETTLED, settled)]
+
+
+def scout(state: State, key: int, metas: Sequence[MetaParameters]) -> None:
+    """Adapt the scouts of a key on its newest rows, whatever their segment.
+
+    Right after a change a scout's few rows are all of the new concept before any detector can
+    know of it.
+    """
+    rows, windows = state.segment_rows, state.config.scouts
+    if rows.count[key] % state.config.scout_every:
+        return
+    fitting = [meta.matching(state.net, state.n_classes) for meta in metas]
+    for slot, (meta, window) in zip(state.bank.scouts, product(fitting, windows), strict=False):
+        raw, targets = rows.latest(key, window)
+        x, y = inputs(state, key, raw), standard_targets(state, key, targets)
+        theta = adapted(state, meta, x, y, random_start(state))
+        if theta is not None:
+            state.bank.place(key, slot, theta, x, y, state.n_classes, "waits")
+
+
+def adapted(
+    state: State,
+    meta: MetaParameters,
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    start: NDArray[np.float32] | None,
+) -> NDArray[np.float32] | None:
+    """Fast weights ``(P,)`` for a support ``x (S, D)``, ``y (S,)``; ``None`` if not finite.
+
+    Compiled where the learner allows it: a test holds both ways together.
+    """
+    n_classes = state.n_classes
+    plan = meta.plan(start)
+    if plan is None:
+        theta, _ = meta.adapt(x, y, n_classes, start)
+    else:
+        theta = np.empty_like(plan.theta)
+        steps = isinstance(plan, PlainSteps)
+        adapt: Any = kernels.adapt_rows if steps else kernels.ridge_head
+        adapt(*plan, state.bank.sizes, x, y, n_classes, state.task, theta)
+    return theta if np.isfinite(theta).all() else None
+
+
+def random_start(state: State) -> NDArray[np.float32] | None:
+    """Random weights in the place of the meta-parameters, where the config wants those."""
+    if state.config.challenger_init == "random":
+        return state.net.init(state.rng)
+    return None
+
+
+def hire(state: State, key: int) -> None:
+    """Free the two least useful challenger slots; newcomers start with an even share."""
+    slots = np.array(state.bank.challengers)
+    standing = np.where(state.bank.live[key, slots], state.log_weights[key, slots], -np.inf)
+    chosen = np.sort(slots[np.argsort(standing, kind="stable")[:2]])
+    state.hosts[key] = chosen
+    live = state.live(key)
+    live[chosen] = False
+    now = mixture.weights(state.log_weights[key], live)
+    state.log_weights[key] = np.log(np.maximum(now, 1e-12))
+    state.log_weights[key, chosen] = math.log(1.0 / (live.sum() + 2))
+    state.variances[key, chosen] = mixture.VARIANCE_AT_BIRTH
+    state.ages[key, chosen] = 0
+    state.bank.births[key, chosen] = state.rows
