@@ -34,6 +34,8 @@ GROWTH = (
 GROWN = 64
 #: From this many rows on the second challenger leaves the first and learns on its own.
 SETTLED = 16
+#: Share of the mixture with which a scout starts.
+SCOUT_SHARE = 0.01
 
 
 def grow(
@@ -98,8 +100,11 @@ def scout(state: State, key: int, metas: Sequence[MetaParameters]) -> None:
         raw, targets = rows.latest(key, window)
         x, y = inputs(state, key, raw), standard_targets(state, key, targets)
         theta = adapted(state, meta, x, y, random_start(state))
-        if theta is not None:
-            state.bank.place(key, slot, theta, x, y, state.n_classes, "waits")
+        if theta is None:
+            continue
+        if not state.bank.live[key, slot]:
+            enlist(state, key, slot)
+        state.bank.place(key, slot, theta, x, y, state.n_classes, "waits")
 
 
 def adapted(
@@ -130,6 +135,15 @@ def random_start(state: State) -> NDArray[np.float32] | None:
     if state.config.challenger_init == "random":
         return state.net.init(state.rng)
     return None
+
+
+def enlist(state: State, key: int, slot: int) -> None:
+    """A scout joins the mixture with ``SCOUT_SHARE`` of the weight: it has proved nothing yet."""
+    live = state.live(key)
+    now = mixture.weights(state.log_weights[key], live)
+    state.log_weights[key] = np.log(np.maximum(now, 1e-12))
+    state.log_weights[key, slot] = math.log(SCOUT_SHARE)
+    state.bank.births[key, slot] = state.rows
 
 
 def hire(state: State, key: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streammeta import core, mixture, units
-from streammeta.config import ModelConfig
+from streammeta.config import ModelConfig, OuterConfig
 from streammeta.errors import ConfigError, UsageError
 from streammeta.events import Event, Label, MetaUpdated, Output, Value
 from streammeta.meta.initial import read_initial
@@ -24,6 +24,8 @@ from streammeta.state import State
 
 #: Layout of a snapshot; raised when an older one can no longer be read as it is.
 SCHEMA = 2
+#: What the meta-parameters of the learner and of its partner are called in a snapshot.
+PARTS = ("meta", "partner")
 #: Settings that a resumed engine may have differently: they shape nothing that is stored.
 MAY_CHANGE = ("device", "chunk", "max_pending", "label_ttl", "init", "freeze_at", "outer_lr")
 #: Outer steps start when this many tasks have been closed.
@@ -151,6 +153,14 @@ class Engine:
         self.meta, self.partner = metas[0], metas[1] if len(metas) > 1 else None
         return outputs
 
+    def _config_of(self, name: str) -> ModelConfig:
+        """The config as the learner or its partner reads it."""
+        if name == "meta" or self.config.partner is None:
+            return self.config
+        # options about inner steps are for the learner: its partner may take none
+        outer = OuterConfig(modulation=self.config.outer.modulation)
+        return self.config.model_copy(update={"learner": self.config.partner, "outer": outer})
+
     def _first_meta(self) -> MetaParameters:
         meta = MetaParameters.fresh(self.config, self.state.net, self.task)
         if self.config.init is None:
@@ -158,11 +168,9 @@ class Engine:
         return read_initial(self.config.init, meta)
 
     def _first_partner(self) -> MetaParameters | None:
-        c = self.config
-        if c.partner is None:
+        if self.config.partner is None:
             return None
-        paired = c.model_copy(update={"learner": c.partner})
-        return MetaParameters.fresh(paired, self.state.net, self.task)
+        return MetaParameters.fresh(self._config_of("partner"), self.state.net, self.task)
 
     def statistics(self) -> Statistics:
         """A look inside; cheap enough to take once a second."""
@@ -190,12 +198,12 @@ class Engine:
         """Everything needed to go on elsewhere, bit by bit on the CPU."""
         tensors, info, blobs = self.state.to_parts()
         info = {"schema": SCHEMA, "config": self.config.model_dump(mode="json"), **info}
-        if self.meta is not None:
-            tensors = {**tensors, **{f"meta/{n}": a for n, a in self.meta.tensors().items()}}
-            info["meta"] = {
-                "n_classes": self.meta.n_classes,
-                "updates": self.meta.updates,
-                "outputs": self.meta.net.sizes[-1],
+        for name, meta in zip(PARTS, self.metas, strict=False):
+            tensors = {**tensors, **{f"{name}/{n}": a for n, a in meta.tensors().items()}}
+            info[name] = {
+                "n_classes": meta.n_classes,
+                "updates": meta.updates,
+                "outputs": meta.net.sizes[-1],
             }
         return Snapshot({n: np.array(a) for n, a in tensors.items()}, copy.deepcopy(info), blobs)
 
@@ -213,14 +221,21 @@ class Engine:
         engine = cls(config)
         info: dict[str, Any] = snapshot.info
         engine.state = State.from_parts(config, snapshot.tensors, info, snapshot.blobs)
-        if "meta" in info:
-            parts = {n.partition("/")[2]: a for n, a in snapshot.tensors.items() if "meta/" in n}
-            kept = info["meta"]
-            # the meta-parameters may not have met the newest classes yet
-            net = Net((*engine.state.net.sizes[:-1], kept["outputs"]))
-            fresh = MetaParameters.fresh(config, net, engine.task)
-            engine.meta = fresh.with_tensors(parts, kept["n_classes"], kept["updates"])
+        engine.meta, engine.partner = (engine._kept_meta(snapshot, name) for name in PARTS)
         return engine
+
+    def _kept_meta(self, snapshot: Snapshot, name: str) -> MetaParameters | None:
+        kept = snapshot.info.get(name)
+        if kept is None:
+            return None
+        start = f"{name}/"
+        parts = {
+            n.removeprefix(start): a for n, a in snapshot.tensors.items() if n.startswith(start)
+        }
+        # the meta-parameters may not have met the newest classes yet
+        net = Net((*self.state.net.sizes[:-1], kept["outputs"]))
+        fresh = MetaParameters.fresh(self._config_of(name), net, self.task)
+        return fresh.with_tensors(parts, kept["n_classes"], kept["updates"])
 
 
 def _check_config(config: ModelConfig, kept: dict[str, Any]) -> None:

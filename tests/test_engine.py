@@ -20,8 +20,8 @@ from engine_stories import (
     stream,
 )
 
-from streammeta.config import ModelConfig
 from streammeta.challengers import GROWTH
+from streammeta.config import ModelConfig
 from streammeta.core import HELD_BACK
 from streammeta.engine import Engine
 from streammeta.errors import ConfigError

@@ -75,6 +75,11 @@ def always(stream: str) -> str:
     return ""
 
 
+def nothing(stream: str, model: str) -> bool:
+    """Every model runs on every stream."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Suite:
     """A named set of jobs; ``minutes`` is the wall time with one process, roughly.
@@ -87,7 +92,8 @@ class Suite:
     ``bench --check`` holds the suite to; one that the book cannot answer, because a model was
     left out, does not hold. ``alone``: each job has a fresh process, so that its time and memory
     do not hang on the jobs before it. ``protocol``: the jobs are no streams but what the row of
-    this name in the registry does.
+    this name in the registry does. ``leaves_out`` says which of its models the suite does not run
+    on a stream; models that are asked for run on all.
     """
 
     name: str
@@ -108,6 +114,7 @@ class Suite:
     about: str = ""
     alone: bool = False
     protocol: str = ""
+    leaves_out: Callable[[str, str], bool] = field(default=nothing)
 
     def jobs(
         self,
@@ -143,6 +150,7 @@ class Suite:
             for seed in numbers
             for model in (models or self.models)
             if not (self._cap(model) and seed != numbers[0])
+            if models or not self.leaves_out(stream, model)
         ]
 
     def _cap(self, model: str) -> int | None:

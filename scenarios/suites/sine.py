@@ -38,6 +38,11 @@ BARS = (
 RATIOS = (("fomaml@1", 1.5), ("anil@3", 3.0), ("reptile@5", 3.0))
 
 
+def leaves_out(stream: str, model: str) -> bool:
+    """Every learner has 10 shots; with 5 and 20 only some of those with one inner step run."""
+    return stream != "sine@10" and model not in ("maml@1", "meta_sgd@1", "cavia@1", "r2d2@1")
+
+
 def summarise(book: Book) -> list[Summary]:
     """For each number of shots: error after each number of steps, and what is published."""
     return [_table(book, stream) for stream in book.streams]
@@ -102,7 +107,7 @@ def _iterations(run: Record) -> int:
 SUITE = Suite(
     name="sine",
     summary="few-shot sine regression: every meta-learner beside the papers' figures",
-    minutes=75,
+    minutes=60,
     streams=("sine@5", "sine@10", "sine@20"),
     models=(
         "maml@1",
@@ -123,4 +128,5 @@ SUITE = Suite(
     summarise=summarise,
     gates=gates,
     about=ABOUT,
+    leaves_out=leaves_out,
 )

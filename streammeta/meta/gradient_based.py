@@ -125,6 +125,11 @@ class GradientLearner:
         """Parameters ``(E,)`` beyond weights and rates, as they start."""
         return theta.new_empty(0)
 
+    @property
+    def extra_pace(self) -> float:
+        """How much further extra parameters move in an outer step than weights."""
+        return 1.0
+
     def predict(self, theta: Tensor, x: Tensor) -> Tensor:
         """Outputs ``(..., n, O)`` of fast weights ``theta (..., P)`` on ``x (..., n, D)``."""
         return self.net.apply(theta, x)
@@ -165,7 +170,7 @@ class GradientLearner:
             rates = rates - RATE_LR * move[n : n + r]
             rates = rates.clamp(centre - RATE_SPAN, centre + RATE_SPAN)
         step = rates.exp() * gradient[:n] if self.outer.gated else move[:n]
-        theta, extra = state.theta - step, state.extra - move[n + r :]
+        theta, extra = state.theta - step, state.extra - self.extra_pace * move[n + r :]
         return new._replace(theta=theta, log_rates=rates, extra=extra)
 
     def loss(self, n_classes: int) -> Loss:

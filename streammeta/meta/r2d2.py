@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from streammeta.errors import UsageError
-from streammeta.meta.gradient_based import GradientLearner, Slopes
+from streammeta.meta.gradient_based import RATE_LR, GradientLearner, Slopes
 from streammeta.meta.learner import AdaptInfo, Batch, State
 from streammeta.meta.loss import losses, masked_mean
 from streammeta.meta.net import Layer, Net
 
+RIDGE = 16.0  # of every feature, as it starts: rows that speak against it as loudly
 SHARPNESS = 4.0  # of class scores, as it starts: how far apart logits of 0 and 1 lie
 
 
@@ -46,9 +47,14 @@ class R2D2(GradientLearner):
         return False
 
     def extra(self, theta: Tensor) -> Tensor:
-        """A ridge of 1 everywhere."""
-        ridge = theta.new_zeros(self._last().n_in + 1)
+        """The same ridge everywhere."""
+        ridge = theta.new_full((self._last().n_in + 1,), math.log(RIDGE))
         return torch.cat([ridge, theta.new_full((1,), math.log(SHARPNESS))])
+
+    @property
+    def extra_pace(self) -> float:
+        """Logarithms may move as those of inner rates do."""
+        return RATE_LR
 
     def adapt(
         self, state: State, x: Tensor, y: Tensor, mask: Tensor, n_classes: int
