@@ -93,7 +93,7 @@ class Suite:
     left out, does not hold. ``alone``: each job has a fresh process, so that its time and memory
     do not hang on the jobs before it. ``protocol``: the jobs are no streams but what the row of
     this name in the registry does. ``leaves_out`` says which of its models the suite does not run
-    on a stream; models that are asked for run on all.
+    on a stream; models that are not its own run on all.
     """
 
     name: str
@@ -150,7 +150,7 @@ class Suite:
             for seed in numbers
             for model in (models or self.models)
             if not (self._cap(model) and seed != numbers[0])
-            if models or not self.leaves_out(stream, model)
+            if not (model in self.models and self.leaves_out(stream, model))
         ]
 
     def _cap(self, model: str) -> int | None:
