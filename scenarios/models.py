@@ -107,6 +107,16 @@ def reset(
     return _variant(changes)(task=task, seed=seed, chunk=chunk, argument="", overrides=overrides)
 
 
+def learner(
+    *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
+) -> Model:
+    """The default model with the meta-learner ``argument`` alone, without a partner."""
+    if not argument:
+        raise UsageError("model 'learner': expected a meta-learner, such as learner@maml")
+    make = _variant({"learner": argument, "partner": None})
+    return make(task=task, seed=seed, chunk=chunk, argument="", overrides=overrides)
+
+
 def oracle(
     *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
 ) -> Model:

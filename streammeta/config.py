@@ -65,7 +65,7 @@ class ModelConfig(Section):
     outer_lr: float = Field(3e-3, gt=0)
     outer: OuterConfig = OuterConfig()
     tasks_per_update: int = Field(8, ge=1)
-    meta_every: int = Field(16, ge=1, description="labelled events per outer step")
+    meta_every: int = Field(16, ge=0, description="labelled events per outer step, 0: none")
     support: int = Field(16, ge=1, le=128, description="rows of a task that are adapted on")
     query: int = Field(16, ge=1, le=128, description="later rows that judge the adaptation")
     memory: int = Field(512, ge=2, description="tasks kept for replay")

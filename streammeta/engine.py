@@ -116,7 +116,7 @@ class Engine:
     def replay(self) -> list[Output]:
         """Take the outer steps that are due by the number of labels learned."""
         state, c = self.state, self.config
-        if not c.replay or self.meta is None or core.frozen(state):
+        if not (c.replay and c.meta_every) or self.meta is None or core.frozen(state):
             return []
         if len(state.bank.challengers) < 2 or c.challenger_init == "random":
             return []  # nobody would ever read the meta-parameters

@@ -184,9 +184,11 @@ class Metrics:
         self._adaptation_loss = self._gauge(
             "adaptation_loss", "Support loss of the last adaptation.", ["phase"]
         )
-        self._meta_updates = self._counter("meta_updates", "Outer steps.")
-        self._meta_loss = self._gauge("meta_loss", "Query loss at the last outer step.")
-        self._meta_norm = self._gauge("meta_gradient_norm", "Its gradient's norm.")
+        self._meta_updates = self._counter("meta_updates", "Outer steps.", ["learner"])
+        self._meta_loss = self._gauge(
+            "meta_loss", "Query loss at the last outer step.", ["learner"]
+        )
+        self._meta_norm = self._gauge("meta_gradient_norm", "Its gradient's norm.", ["learner"])
         self._inner_lr = self._gauge("inner_learning_rate", "Inner step size.", ["stat"])
         self._weight = self._gauge("expert_weight", "Share of the mixture.", ["family"])
         self._tasks = self._gauge("replay_memory_tasks", "Tasks in replay memory.")
@@ -271,9 +273,9 @@ class Metrics:
         self._adaptation_loss.labels("after").set(output.loss_after)
 
     def _meta(self, output: MetaUpdated) -> None:
-        self._meta_updates.inc()
-        self._meta_loss.set(output.loss)
-        self._meta_norm.set(output.gradient_norm)
+        self._meta_updates.labels(output.learner).inc()
+        self._meta_loss.labels(output.learner).set(output.loss)
+        self._meta_norm.labels(output.learner).set(output.gradient_norm)
 
     def _expire(self, output: LabelExpired) -> None:
         self._expired.inc()

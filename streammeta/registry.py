@@ -233,6 +233,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
     },
     "protocols": {
         "sine": ("scenarios.fewshot.sine:SINE", "few-shot sine regression: meta-train, then test"),
+        "pretrained": (
+            "scenarios.pretrained:PRETRAINED",
+            "a stream, for models that were meta-trained before it too",
+        ),
     },
     "suites": {
         "quickstart": (
@@ -267,6 +271,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "scenarios.suites.synthetic:SUITE",
             "every kind of drift on generated streams with known drift points",
         ),
+        "recovery": (
+            "scenarios.suites.recovery:SUITE",
+            "what meta-learning buys after a drift, online and offline",
+        ),
         "river": (
             "scenarios.suites.river:SUITE",
             "River's own classification data sets",
@@ -296,6 +304,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "random_challengers": (
             "scenarios.models:random_challengers",
             "challengers start from random, not from meta-parameters",
+        ),
+        "learner": (
+            "scenarios.models:learner",
+            "learner@maml: the default with this meta-learner alone, no partner",
         ),
         "no_replay": (
             "scenarios.models:no_replay",

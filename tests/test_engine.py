@@ -58,8 +58,9 @@ def test_it_predicts_notices_adapts_and_recovers(task: str) -> None:
     assert 200 <= drift.row < 260
     assert drift.segment == 1
     after = [a for a in of(Adapted, outputs) if a.segment == 1]
-    assert after[0].trigger == "drift"
-    assert {a.trigger for a in after[1:]} == {"growth"}
+    assert [a.trigger for a in after[:2]] == ["drift", "drift"]  # the learner's and the partner's
+    assert after[0].expert != after[1].expert
+    assert {a.trigger for a in after[2:]} == {"growth"}
     assert all(a.support <= a.row - drift.onset + 1 for a in after)
     assert np.mean([a.loss_after < a.loss_before for a in after]) > 0.9
     assert of(MetaUpdated, outputs)
@@ -383,11 +384,12 @@ def test_a_drift_makes_challengers_live_and_overwrites_nobody(task: str) -> None
     else:
         pytest.fail("no drift was found")
     adapted = of(Adapted, outputs)
-    assert [a.trigger for a in adapted] == ["drift"]
+    assert [a.trigger for a in adapted] == ["drift", "drift"]
     bank = engine.state.bank
-    slot = bank.names.index(adapted[0].expert)
-    assert slot in bank.challengers
-    assert bank.live[0, slot]
+    slots = [bank.names.index(a.expert) for a in adapted]
+    assert len(set(slots)) == 2
+    assert set(slots) <= set(bank.challengers)
+    assert bank.live[0, slots].all()
     assert np.array_equal(bank.births[0, regulars], births)
     assert (bank.steps[0, regulars] > 100).all()
     assert sum(engine.statistics().weights.values()) == pytest.approx(1.0)

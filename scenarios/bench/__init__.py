@@ -16,6 +16,7 @@ from scenarios.bench.book import (
     drift_report,
     finish,
     interval_of,
+    loss_series,
     read_book,
 )
 from scenarios.bench.jobs import (
@@ -56,6 +57,7 @@ __all__ = [
     "in_order",
     "interval_of",
     "leaderboard",
+    "loss_series",
     "main_score",
     "new_counter",
     "pool",

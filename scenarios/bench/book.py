@@ -7,7 +7,7 @@ what ``--json`` writes: a table in the results can be had again from the file be
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, reduce
 from pathlib import Path
@@ -251,7 +251,7 @@ def finish(outcome: Outcome, suite: Suite, command: str) -> Done:
         interval=_interval(losses, result.scores.higher_is_better),
         watches=result.watches,
         drift_report=drift_report(outcome),
-        recovery=_recovery(outcome, rows, losses),
+        recovery=_recovery(outcome),
         card=_card(card),
         provenance=provenance(),
         command=command,
@@ -373,30 +373,35 @@ def _judge(alarms: Sequence[int], drifts: Sequence[Span], rows: int) -> Report:
     return judge_alarms(alarms, seen, rows, MAX_DELAY)
 
 
-def _recovery(
-    outcome: Outcome, rows: NDArray[np.int64], losses: NDArray[np.float64]
-) -> dict[str, Any] | None:
-    """The recovery of the losses, each in the row of the value that it was asked for."""
+def loss_series(outcome: Outcome) -> Iterator[tuple[NDArray[np.float64], tuple[Span, ...]]]:
+    """Of every key (or of the stream, where there are none): its losses, each in the row of the
+    value that it was asked for, nan where no row was scored; and its drifts in those rows."""
     card, result = outcome.card, outcome.result
-    if not card.drifts or not len(rows):
-        return None
+    rows, losses = np.array(result.rows, np.int64), np.array(result.losses, np.float64)
+    if not len(rows):
+        return
     ahead = card.horizon
     if not card.key_drifts:
-        first = int(rows[0]) + ahead
-        whole = np.full(int(rows[-1]) + ahead + 1, np.nan)
+        first = int(rows.min()) + ahead
+        whole = np.full(int(rows.max()) + ahead + 1, np.nan)
         whole[rows + ahead] = losses
-        found = _known(whole[first:], [(a - first, b - first) for a, b in card.drifts])
-        return _rounded(found) if found else None
+        yield whole[first:], tuple((a - first, b - first) for a, b in card.drifts)
+        return
     keys = np.array(result.keys, np.int64)
     places = np.array(result.key_rows, np.int64)
-    parts = []
     for number, key in enumerate(result.key_names):
         mine = np.full(int((keys == number).sum()) + ahead, np.nan)
         scored = keys[rows] == number
         mine[places[rows[scored]] + ahead] = losses[scored]
-        part = _known(mine, card.key_drifts.get(key, ()))
-        if part is not None:
-            parts.append(part)
+        yield mine, tuple(card.key_drifts.get(key, ()))
+
+
+def _recovery(outcome: Outcome) -> dict[str, Any] | None:
+    """The recovery of the losses, over the drifts of all keys."""
+    if not outcome.card.drifts:
+        return None
+    found = [_known(losses, spans) for losses, spans in loss_series(outcome)]
+    parts = [part for part in found if part is not None]
     n = sum(p.drifts for p in parts)
     if not n:
         return None

@@ -1,0 +1,117 @@
+"""Models that were meta-trained before the stream begins: a protocol of the bench.
+
+The history is another stream of the same scenario (another seed, so other tasks); of recorded
+data, which is the same for every seed, it is the first fifth, and all models are scored after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from scenarios.bench.jobs import Outcome
+from scenarios.bench.suite import Job
+from scenarios.models import at_drift, build
+from scenarios.prequential import Progress, prequential
+from scenarios.scenario import Card, scenario
+from streammeta.config import ModelConfig
+from streammeta.events import Event
+from streammeta.meta.training import Plan
+from streammeta.pretraining import Pretraining, from_events
+
+HISTORY_SEED = 1_000  # added to the seed of the job
+HISTORY_ROWS = 12_000  # of the other stream, at most
+HISTORY_SHARE = 5  # of recorded data the first of so many parts
+PLAN = Plan(iterations=4_000, tasks=8, every=200, patience=10)
+
+
+class Recipe(NamedTuple):
+    """Which learner is trained beforehand, and whether it goes on learning on the stream."""
+
+    learner: str
+    online: bool
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "offline": Recipe("meta_sgd", online=False),
+    "offline_online": Recipe("meta_sgd", online=True),
+    "fine_tuned": Recipe("fine_tuning", online=False),
+}
+
+
+class Pretrained:
+    """A job is a model on a stream; those of ``RECIPES`` start from what a history taught."""
+
+    def card(self, job: Job) -> Card:
+        """That of the stream; of recorded data only the rows after the history are scored."""
+        card = scenario(job.stream, seed=job.seed, rows=job.rows).card
+        return replace(card, score_from=card.rows // HISTORY_SHARE) if card.fixed else card
+
+    def check(self, job: Job) -> None:
+        """Refuse what cannot be built, before any work.
+
+        Raises:
+            UsageError: no such model, or none for this stream.
+        """
+        card = self.card(job)
+        name, _ = _named(job.model)
+        build(at_drift(name, card), task=card.task, seed=job.seed, chunk=job.chunk)
+
+    def run(self, job: Job, progress: Progress | None = None) -> Outcome:
+        """Pre-train where the recipe says so, then predict and learn every row."""
+        stream, card = scenario(job.stream, seed=job.seed, rows=job.rows), self.card(job)
+        name, overrides = _named(job.model)
+        if job.model in RECIPES:
+            overrides["init"] = _initial(job.stream, job.seed, job.rows, RECIPES[job.model].learner)
+        model = build(
+            at_drift(name, card), task=card.task, seed=job.seed, chunk=job.chunk,
+            overrides=dict(job.overrides) | overrides,
+        )  # fmt: skip
+        result = prequential(
+            model, stream.events(), task=card.task, chunk=job.chunk, name=job.model,
+            seed=job.seed, score_from=card.score_from, progress=progress,
+        )  # fmt: skip
+        result.predictions.clear()
+        return Outcome(job, card, result)
+
+
+def _named(model: str) -> tuple[str, dict[str, Any]]:
+    """The model of the bench behind a name, and the fields of its config."""
+    recipe = RECIPES.get(model)
+    if recipe is None:
+        return model, {}
+    return f"learner@{recipe.learner}", {} if recipe.online else {"meta_every": 0}
+
+
+@cache
+def _folder() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="streammeta-pretrained-")
+
+
+@cache
+def _initial(stream: str, seed: int, rows: int | None, learner: str) -> str:
+    """The file with what ``learner`` learned from the history."""
+    base = scenario(stream, seed=seed, rows=rows)
+    events: Iterable[Event] = islice(base.events(), base.card.rows // HISTORY_SHARE)
+    if not base.card.fixed:
+        other = min(base.card.rows, HISTORY_ROWS)
+        events = scenario(stream, seed=seed + HISTORY_SEED, rows=other).events()
+    given: dict[str, Any] = {"task": base.card.task, "seed": seed, "learner": learner}
+    config = ModelConfig(**given)
+    job = Pretraining(config, from_events(config, events), PLAN, stream)
+    training = job.training()
+    for _ in training.run():
+        pass
+    name = sha256(repr((stream, seed, rows, learner)).encode()).hexdigest()
+    path = Path(_folder().name) / f"{name}.safetensors"
+    job.finish(training, path)
+    return str(path)
+
+
+PRETRAINED = Pretrained()

@@ -1,0 +1,178 @@
+"""Challengers and scouts: who is adapted, on which rows, from which meta-parameters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_stories import CLASSES, NUMBERS, both_tasks, config, of, run, stream
+
+from streammeta import challengers, mixture
+from streammeta.challengers import SCOUT_SHARE, adapted
+from streammeta.engine import Engine
+from streammeta.errors import ConfigError
+from streammeta.events import Adapted, DriftDetected, Event, MetaUpdated, Scored
+from streammeta.meta.parameters import MetaParameters, PlainSteps, RidgeHead
+from streammeta.registry import components
+from streammeta.units import inputs, standard_targets
+
+COMPILED = {
+    "maml": PlainSteps,
+    "fomaml": PlainSteps,
+    "anil": PlainSteps,
+    "meta_sgd": PlainSteps,
+    "reptile": PlainSteps,
+    "fine_tuning": PlainSteps,
+    "r2d2": RidgeHead,
+    "cavia": type(None),
+}
+
+
+def test_the_table_of_compiled_learners_is_whole() -> None:
+    assert set(COMPILED) == set(components("learners"))
+
+
+@both_tasks
+@pytest.mark.parametrize("rows", [1, 3, 24, 200])
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_adaptation_is_that_of_the_learner(name: str, rows: int, task: Any) -> None:
+    rng = np.random.default_rng(rows)
+    engine = Engine(config(task, learner=name, partner=None, hidden=(9, 7)))
+    run(engine, stream(task, 40))
+    state = engine.state
+    meta = MetaParameters.fresh(engine.config, state.net, engine.task)
+    meta = meta.matching(state.net, state.n_classes)
+    x = rng.normal(size=(rows, state.width)).astype(np.float32)
+    y = rng.normal(size=rows).astype(np.float32)
+    if task == CLASSES:
+        y = rng.integers(0, state.n_classes, rows).astype(np.float32)
+    for start in (None, state.net.init(rng)):
+        assert isinstance(meta.plan(start), COMPILED[name])
+        expected, _ = meta.adapt(x, y, state.n_classes, start)
+        found = adapted(state, meta, x, y, start)
+        assert found is not None
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+        if name != "cavia":  # of which a row may reach no unit that is awake
+            assert not np.array_equal(found, meta.start if start is None else start)
+
+
+def test_options_that_no_kernel_knows_go_the_long_way() -> None:
+    engine = Engine(config(NUMBERS, outer={"proximity": 0.5}))
+    run(engine, stream(NUMBERS, 60))
+    assert engine.meta is not None
+    assert engine.meta.plan() is None
+    assert engine.partner is not None, "the partner takes no inner steps and leaves them out"
+
+
+@both_tasks
+def test_scouts_hold_what_the_newest_rows_make_of_the_meta_parameters(task: Any) -> None:
+    engine = Engine(config(task, scouts=(4, 12), scout_every=4, replay=False))
+    events = stream(task, 48, drift=10_000)
+    run(engine, events)
+    state = engine.state
+    names = [state.bank.names[slot] for slot in state.bank.scouts]
+    assert names == ["scout-meta_sgd@4", "scout-meta_sgd@12", "scout-r2d2@4", "scout-r2d2@12"]
+    before = state.bank.theta[0].copy()
+    run(engine, stream(task, 49, drift=10_000)[48:])  # the 49th row: not their turn
+    np.testing.assert_array_equal(state.bank.theta[0, state.bank.scouts], before[state.bank.scouts])
+    run(engine, stream(task, 52, drift=10_000)[49:])
+    for meta, slots in zip(
+        engine.metas, (state.bank.scouts[:2], state.bank.scouts[2:]), strict=True
+    ):
+        for slot, window in zip(slots, (4, 12), strict=True):
+            raw, targets = state.segment_rows.latest(0, window)
+            assert len(raw) == window
+            x, y = inputs(state, 0, raw), standard_targets(state, 0, targets)
+            fitting = meta.matching(state.net, state.n_classes)
+            expected = adapted(state, fitting, x, y, None)
+            np.testing.assert_array_equal(state.bank.theta[0, slot], expected)
+
+
+def test_a_scout_joins_with_a_small_share() -> None:
+    engine = Engine(config(NUMBERS, scouts=(8,), scout_every=16))
+    events = stream(NUMBERS, 32, drift=10_000)
+    run(engine, events[:15])
+    state = engine.state
+    assert not state.bank.live[0, state.bank.scouts].any()
+    run(engine, events[15:16])
+    shares = mixture.weights(state.log_weights[0], state.live(0))
+    np.testing.assert_allclose(shares[list(state.bank.scouts)], SCOUT_SHARE, rtol=0.05)
+    assert (state.bank.births[0, state.bank.scouts] == state.rows).all()
+
+
+@both_tasks
+def test_detectors_listen_to_the_mixture_without_its_scouts(
+    task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scouts that know every label must not keep the drift from being found."""
+    alarms = {}
+    for clairvoyant in (False, True):
+        engine = Engine(config(task))
+        outputs = []
+        for event in stream(task, 320, drift=200):
+            outputs += engine.observe([event])
+            state = engine.state
+            if clairvoyant and len(state.bank.scouts):
+                state.log_weights[0, state.bank.scouts] = 50.0
+            outputs += engine.replay()
+        alarms[clairvoyant] = [o.row for o in of(DriftDetected, outputs)]
+    assert alarms[False]
+    assert alarms[True]
+
+
+@both_tasks
+def test_scouts_know_a_new_world_before_any_alarm(task: Any) -> None:
+    """Related tasks follow each other; no detector runs, so only scouts can follow."""
+    rng = np.random.default_rng(0)
+    events = []
+    for row in range(3_000):
+        if row % 50 == 0:
+            slope = rng.choice([-1.0, 1.0], 2)
+        x = rng.normal(size=2)
+        score = float(slope @ x)
+        y = score if task == NUMBERS else str(score > 0)
+        events.append(Event(str(row), {"a": float(x[0]), "b": float(x[1])}, y))
+    late = {}
+    for scouts in ((), (8, 24)):
+        engine = Engine(config(task, on_drift="ignore", scouts=scouts))
+        losses = [scored.loss for scored in of(Scored, run(engine, events))]
+        late[scouts] = np.mean(losses[2_000:])
+    assert late[(8, 24)] < 0.8 * late[()]
+
+
+def test_the_partner_learns_beside_the_learner_and_is_told_apart() -> None:
+    engine = Engine(config(NUMBERS))
+    updates = of(MetaUpdated, run(engine, stream(NUMBERS, 300)))
+    assert {u.learner for u in updates} == {"meta_sgd", "r2d2"}
+    assert engine.meta is not None
+    assert engine.partner is not None
+    assert engine.meta.updates == engine.partner.updates == len(updates) / 2
+    alone = Engine(config(NUMBERS, partner=None))
+    outputs = run(alone, stream(NUMBERS, 300))
+    assert {u.learner for u in of(MetaUpdated, outputs)} == {"meta_sgd"}
+    assert alone.partner is None
+    assert of(Adapted, outputs)
+
+
+def test_the_challenger_in_closed_form_is_solved_for_again_as_its_segment_grows() -> None:
+    engine = Engine(config(NUMBERS, detectors=(), known_drifts=(100,)))
+    found = [a for a in of(Adapted, run(engine, stream(NUMBERS, 400))) if a.segment == 1]
+    first = [a.support for a in found if a.expert == found[0].expert]
+    second = [a.support for a in found if a.expert == found[1].expert]
+    assert first == [g for g in challengers.GROWTH if g <= 300]
+    assert second == [g for g in challengers.GROWTH if g <= challengers.SETTLED]
+    assert all(math.isfinite(a.loss_after) for a in found)
+
+
+def test_no_outer_step_where_none_is_asked_for() -> None:
+    engine = Engine(config(NUMBERS, meta_every=0))
+    outputs = run(engine, stream(NUMBERS, 300))
+    assert not of(MetaUpdated, outputs)
+    assert of(Adapted, outputs)
+
+
+def test_a_partner_that_does_not_exist_is_refused_before_the_first_event() -> None:
+    with pytest.raises(ConfigError, match=r"model\.partner.*r2d2"):
+        Engine(config(NUMBERS, partner="r2d3"))
