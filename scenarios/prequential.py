@@ -19,7 +19,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
+from streammeta.engine import Engine
 from streammeta.events import DriftDetected, Event, Label, Output, Predicted, Rejected, Scored
+from streammeta.meta.insight import Insight
 from streammeta.scores import Scores, scores_for
 from streammeta.sources import Source
 
@@ -67,6 +69,7 @@ class Result:
     same counted in rows of the alarm's key. ``peak_rss_mb`` is the most memory the process held
     meanwhile, where the system can tell, or else ever; ``growth_mb`` is that above what it
     held at the start. ``events`` counts questions. ``watches``: the model finds drifts by itself.
+    ``insights``: what its meta-learners have learned about adapting, where it has any.
     """
 
     model: str
@@ -92,6 +95,7 @@ class Result:
     key_rows: array[int] = field(default_factory=lambda: array("l"))
     key_alarms: dict[str, list[int]] = field(default_factory=dict)
     note: str = ""
+    insights: tuple[Insight, ...] = ()
 
     @property
     def metric(self) -> dict[str, float]:
@@ -110,6 +114,7 @@ class Result:
             "growth_mb": round(self.growth_mb, 1),
             "drifts": self.drifts,
             "experts": {name: _finite(value) for name, value in self.experts.items()},
+            "insights": [_plain(insight) for insight in self.insights],
             "latency_us": {name: getattr(self.latency, name) for name in ("p50", "p99", "max")},
             "rejected": self.rejected,
             "seed": self.seed,
@@ -160,6 +165,8 @@ def prequential(
     result.peak_rss_mb = peak_rss_mb()
     result.growth_mb = max(0.0, result.peak_rss_mb - held)
     record.close()
+    if isinstance(model, Engine):
+        result.insights = model.insights()
     return result
 
 
@@ -261,6 +268,15 @@ def _watches(model: Model) -> bool:
 def _trait(model: Model, name: str) -> Any:
     """``name`` of the model's config, or of the model itself."""
     return getattr(getattr(model, "config", model), name)
+
+
+def _plain(insight: Insight) -> dict[str, Any]:
+    """JSON-able."""
+    layers = [
+        {name: _finite(value) if isinstance(value, float) else value for name, value in told}
+        for told in (layer._asdict().items() for layer in insight.layers)
+    ]
+    return insight._asdict() | {"layers": layers, "likeness": _finite(insight.likeness)}
 
 
 def _finite(value: float) -> float | None:

@@ -14,6 +14,7 @@ from streammeta.config import ModelConfig, OuterConfig
 from streammeta.errors import ConfigError, UsageError
 from streammeta.events import Event, Label, MetaUpdated, Output, Value
 from streammeta.meta.initial import read_initial
+from streammeta.meta.insight import Insight, insight
 from streammeta.meta.loss import Task
 from streammeta.meta.net import Net
 from streammeta.meta.parameters import MetaParameters, pick_device
@@ -30,6 +31,8 @@ PARTS = ("meta", "partner")
 MAY_CHANGE = ("device", "chunk", "max_pending", "label_ttl", "init", "freeze_at", "outer_lr")
 #: Outer steps start when this many tasks have been closed.
 FIRST_TASKS = 2
+#: Newest tasks that say what has been learned about adapting.
+LOOKED_AT = 64
 
 
 class Statistics(NamedTuple):
@@ -192,6 +195,21 @@ class Engine:
             weights=weights,
             inner_lr=rates,
             device=str(self.meta.device) if self.meta else self.config.device,
+        )
+
+    def insights(self) -> tuple[Insight, ...]:
+        """What the learner and its partner have learned about adapting, by the newest tasks;
+        changes nothing, and is empty before there are any."""
+        state, c = self.state, self.config
+        if not state.allocated or not state.memory.seen:
+            return ()
+        newest = max(0, state.memory.seen - min(state.memory.part, LOOKED_AT))
+        x, y = units.standard_tasks(state, state.memory.since(newest))
+        x, y = x[:, : c.support], y[:, : c.support]
+        names = (c.learner, c.partner or "")
+        return tuple(
+            insight(name, meta.matching(state.net, state.n_classes), x, y, state.n_classes)
+            for name, meta in zip(names, self.metas, strict=False)
         )
 
     def snapshot(self) -> Snapshot:

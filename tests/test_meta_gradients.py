@@ -121,11 +121,34 @@ def through_the_context(learner: GradientLearner, state: State, one: Plain) -> T
     return total
 
 
+def through_the_solution(learner: GradientLearner, state: State, one: Plain) -> Tensor:
+    """R2-D2: least squares with the ridge as further rows, which draw the layer to its prior."""
+    x, y, mask = (part[one.support[2] > 0] for part in one.support)
+    net, last = learner.net, learner.net.layers()[-1]  # type: ignore[attr-defined]
+    prior = state.theta[last.start :].reshape(last.n_in + 1, last.n_out)
+    h = torch.cat([net.features(state.theta, x), mask.unsqueeze(1)], 1)  # type: ignore[attr-defined]
+    root = (0.5 * state.extra[:-1]).exp().diag()
+    if learner.task == "regression":
+        columns, wanted = 1, y.unsqueeze(1)
+    else:
+        columns = CLASSES
+        coded = torch.eye(CLASSES, dtype=x.dtype)[y.long()]
+        wanted = state.extra[-1].exp() * (coded - 1.0 / CLASSES)
+    rows = torch.cat([wanted, root @ prior[:, :columns]])
+    solved = torch.linalg.lstsq(torch.cat([h, root]), rows).solution
+    head = torch.cat([solved, prior[:, columns:]], 1)
+    total = one.on(one.query, torch.cat([state.theta[: last.start], head.flatten()]))
+    if learner.outer.modulation is not None:
+        total = (1.0 - torch.exp(-learner.outer.modulation * total)) * total
+    return total
+
+
 EXACT: dict[str, Callable[[GradientLearner, State, Plain], Tensor]] = {
     "maml": through_all_weights,
     "anil": through_all_weights,
     "meta_sgd": through_all_weights,
     "cavia": through_the_context,
+    "r2d2": through_the_solution,
 }
 STATED = ("fomaml", "reptile", "fine_tuning")
 CASES = [
@@ -135,6 +158,7 @@ CASES = [
     ("meta_sgd", {"proximity": 0.7, "each_step": 0.3, "modulation": 2.0}),
     ("anil", {"modulation": 0.5, "proximity": 0.2}),
     ("cavia", {"modulation": 1.0}),
+    ("r2d2", {"modulation": 1.0}),
 ]
 every_case = pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 
@@ -286,6 +310,11 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -
 def test_cavia_refuses_what_it_cannot_do() -> None:
     with pytest.raises(UsageError, match="about weights that adapt"):
         make("cavia", "regression", proximity=0.5)
+
+
+def test_r2d2_refuses_what_it_cannot_do() -> None:
+    with pytest.raises(UsageError, match="about inner steps"):
+        make("r2d2", "regression", each_step=0.5)
 
 
 def test_slopes_have_a_row_for_each_task() -> None:

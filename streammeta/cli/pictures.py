@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from streammeta.cli.console import number
+from streammeta.meta.insight import EXPLAINED, Insight
 from streammeta.report import Line, Report, chart, rolling_mean
 from streammeta.scores import WINDOW
 
@@ -54,7 +55,28 @@ def evaluation_report(
             first.experts.items(), key=lambda e: e[1], reverse=first.scores.higher_is_better
         )
         page.table(["expert", first.scores.main], [[n, number(v)] for n, v in ranked])
+    _insights(page, first.insights)
     return page
+
+
+def _insights(page: Report, found: Sequence[Insight]) -> None:
+    """The learned rates and the moves of adaptation, a table for each meta-learner."""
+    for told in found:
+        page.heading(f"What {told.learner} has learned about adapting")
+        likeness = f"; the mean cosine between two moves is {told.likeness:.2f}"
+        page.text(
+            f"{told.updates:,} outer steps. Adapting to the newest {told.tasks} tasks moves the "
+            f"weights along {told.directions} directions for the most part ({EXPLAINED:.0%} of the "
+            f"squared length), {told.first:.0%} along the first"
+            f"{likeness if told.likeness == told.likeness else ''}."
+        )
+        rows = [
+            [layer.name, *(number(v) for v in (layer.least, layer.median, layer.most)),
+             f"{layer.share:.1%}"]
+            for layer in told.layers
+        ]  # fmt: skip
+        head = ["parameters", "least inner rate", "median", "greatest", "share of the moves"]
+        page.table(head, rows)
 
 
 def _rolling(result: Result, window: int) -> Line:

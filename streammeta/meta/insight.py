@@ -1,0 +1,94 @@
+"""What a meta-learner has learned, in figures: its rates and its moves, layer by layer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streammeta.meta.gradient_based import GradientLearner
+from streammeta.meta.parameters import MetaParameters
+
+EXPLAINED = 0.9  # of the squared length of all moves
+
+
+class LayerInsight(NamedTuple):
+    """One layer: its inner rates (least, median, greatest; nan without any), and the ``share`` of
+    the squared length of all moves that lies in it."""
+
+    name: str
+    least: float
+    median: float
+    most: float
+    share: float
+
+
+class Insight(NamedTuple):
+    """What adapting to ``tasks`` tasks does to the meta-parameters after ``updates`` outer steps.
+
+    ``directions``: how many orthogonal directions (singular vectors) hold ``EXPLAINED`` of the
+    squared length of the moves, and ``first`` how much the first one holds. Few directions mean
+    that tasks differ in few ways, and that the meta-parameters know them. ``likeness``: mean
+    cosine between the moves of two tasks: near 1 where every task asks for the same correction.
+    """
+
+    learner: str
+    updates: int
+    tasks: int
+    layers: tuple[LayerInsight, ...]
+    directions: int
+    first: float
+    likeness: float
+
+
+def insight(
+    name: str, meta: MetaParameters, x: NDArray[np.float32], y: NDArray[np.float32], n_classes: int
+) -> Insight:
+    """Adapt to supports ``x (B, S, D)``, ``y (B, S)`` in one batch and look at the moves."""
+    tx, ty = (torch.from_numpy(part).to(meta.device) for part in (x, y))
+    fast, _ = meta.learner.adapt(meta.state, tx, ty, torch.ones_like(ty), n_classes)
+    moves = (fast - meta.state.theta).double().cpu().numpy()
+    moves = moves[np.isfinite(moves).all(1)]
+    squares = np.linalg.svd(moves, compute_uv=False) ** 2 if len(moves) else np.zeros(0)
+    total = max(float(squares.sum()), np.finfo(float).tiny)
+    enough = int((np.cumsum(squares) < EXPLAINED * total).sum()) + 1
+    return Insight(
+        name, meta.updates, len(moves), _layers(meta, moves, total),
+        min(enough, len(squares)), float(squares[0] / total) if len(squares) else 0.0,
+        _likeness(moves),
+    )  # fmt: skip
+
+
+def _layers(
+    meta: MetaParameters, moves: NDArray[np.float64], total: float
+) -> tuple[LayerInsight, ...]:
+    rates = _rates(meta)
+    found = []
+    for number, layer in enumerate(meta.net.layers(), 1):
+        parts = {"weights": slice(layer.start, layer.bias), "biases": slice(layer.bias, layer.end)}
+        for kind, part in parts.items():
+            share = float((moves[:, part] ** 2).sum() / total)
+            low, middle, high = np.quantile(rates[part], (0.0, 0.5, 1.0))
+            told = LayerInsight(f"layer {number} {kind}", low, middle, high, share)
+            found.append(told)
+    return tuple(found)
+
+
+def _rates(meta: MetaParameters) -> NDArray[np.float64]:
+    """Of every weight ``(P,)``; nan where the learner takes no steps of weights."""
+    learner, n = meta.learner, meta.net.n_params
+    if isinstance(learner, GradientLearner) and learner.plain:
+        rates = learner.rates(meta.state).double().cpu().numpy()
+        return np.broadcast_to(rates, (n,))
+    return np.full(n, np.nan)
+
+
+def _likeness(moves: NDArray[np.float64]) -> float:
+    lengths = np.linalg.norm(moves, axis=1)
+    units = moves[lengths > 0] / lengths[lengths > 0, None]
+    n = len(units)
+    if n < 2:
+        return float("nan")
+    return float((np.square(units.sum(0)).sum() - n) / (n * (n - 1)))
