@@ -113,6 +113,7 @@ def learner(
     """The default model with the meta-learner ``argument`` alone, without a partner."""
     if not argument:
         raise UsageError("model 'learner': expected a meta-learner, such as learner@maml")
+    find("learners", argument)
     make = _variant({"learner": argument, "partner": None})
     return make(task=task, seed=seed, chunk=chunk, argument="", overrides=overrides)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Section(BaseModel):
@@ -15,6 +15,11 @@ class Section(BaseModel):
 
 def _in_order(rows: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return None if rows is None else tuple(sorted(set(rows)))
+
+
+def _none(name: object) -> object:
+    """A config file has no other word for nothing."""
+    return None if name == "none" else name
 
 
 class OuterConfig(Section):
@@ -57,8 +62,8 @@ class ModelConfig(Section):
     lags: int = Field(2, ge=0, le=8, description="arrived labels given as features")
 
     learner: str = Field("meta_sgd", description="a meta-learner by name")
-    partner: str | None = Field(
-        "r2d2", description="a second one, whose challengers and scouts join beside the first's"
+    partner: Annotated[str | None, BeforeValidator(_none)] = Field(
+        "r2d2", description="a second one, whose challengers and scouts join its, or none"
     )
     inner_lr: float = Field(0.1, gt=0)
     inner_steps: int = Field(3, ge=1, le=50)

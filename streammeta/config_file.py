@@ -26,6 +26,7 @@ from streammeta.events import KINDS
 from streammeta.registry import find
 
 PREFIX = "STREAMMETA_"
+FLAGS = ("task", "seed", "chunk", "init")  # of the model, beside --set, where there is no config
 Where = tuple[str | int, ...]
 
 
@@ -141,6 +142,8 @@ class RunConfig(Section):
     @classmethod
     def _known_parts(cls, model: ModelConfig) -> ModelConfig:
         _find("learners", model.learner)
+        if model.partner is not None:
+            _find("learners", model.partner)
         for name in model.detectors:
             _find("detectors", name)
         return model
@@ -238,6 +241,19 @@ def model_config(sets: Sequence[str], given: Mapping[str, Any]) -> ModelConfig:
     except ValidationError as fault:
         lines = [_explain(error, Path(), "", origins) for error in fault.errors()]
         raise ConfigError("\n".join(lines)) from None
+
+
+def model_overrides(sets: Sequence[str]) -> dict[str, Any]:
+    """The fields of the model that ``sets`` changes, for commands that have flags for the rest.
+
+    Raises:
+        ConfigError: a setting cannot be used, or there is a flag for it.
+    """
+    found = model_config(sets, {}).model_dump(exclude_unset=True)
+    for name in FLAGS:
+        if name in found:
+            raise ConfigError(f"--set model.{name}: use --{name}")
+    return found
 
 
 def line_of(text: str, where: Where) -> int:

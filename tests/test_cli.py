@@ -147,6 +147,21 @@ def test_evaluate_forecasts_at_a_horizon_and_writes_a_report(tmp_path: Path) -> 
     assert not re.search(r"(src|href)=.?http", page), "the report must not need a network"
 
 
+def test_settings_change_the_model_and_the_report_says_what_it_learned(tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    done = streammeta(
+        *("replay", "sine_switch", "--rows", "400", "--models", "streammeta", "--json"),
+        *("--set", "model.learner=anil", "--set", "model.partner=none", "--report", str(report)),
+    )
+    (told,) = json.loads(done.stdout)["insights"]
+    assert told["learner"] == "anil"
+    shares = {layer["name"]: layer["share"] for layer in told["layers"]}
+    assert shares["layer 3 weights"] + shares["layer 3 biases"] == pytest.approx(1.0)
+    page = report.read_text()
+    assert "What anil has learned about adapting" in page
+    assert "share of the moves" in page
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
@@ -155,6 +170,9 @@ def test_evaluate_forecasts_at_a_horizon_and_writes_a_report(tmp_path: Path) -> 
         (["evaluate", "TABLE", "--target", "label", "--task", "regression"], 2, "holds texts"),
         (["evaluate", "TABLE", "--target", "label", "--task", "ranking"], 2, "expected auto"),
         (["evaluate", "TABLE", "--target", "label", "--models", "nope"], 2, "no model is called"),
+        (["evaluate", "TABLE", "--target", "label", "--set", "model.seed=1"], 2, "use --seed"),
+        (["replay", "sine_switch", "--set", "model.learnr=maml"], 2, "did you mean 'learner'"),
+        (["replay", "sine_switch", "--set", "model.partner=mamml"], 2, "did you mean maml"),
         (["evaluate", "TABLE", "--target", "label", "--models", ","], 2, "expected names such as"),
         (
             ["evaluate", "TABLE", "--target", "label", "--report", "/dev/null/r.html"],

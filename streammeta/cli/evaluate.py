@@ -54,6 +54,12 @@ def evaluate(
         help="Write the meta-parameters that streammeta has learned; --init reads them.",
         show_default=False,
     ),
+    sets: list[str] = typer.Option(
+        [],
+        "--set",
+        help="model.field=value of streammeta and its variants, as in a config.",
+        show_default=False,
+    ),
     report: Path | None = typer.Option(None, help="Write an HTML report.", show_default=False),
     as_json: bool = typer.Option(
         False, "--json", help="JSON lines on stdout, default model first."
@@ -61,6 +67,7 @@ def evaluate(
 ) -> None:
     """Predict every row before its label is learned, with several models, and score them."""
     from scenarios.evaluation import Question
+    from streammeta.config_file import model_overrides
 
     _judge(
         Question(
@@ -77,7 +84,7 @@ def evaluate(
             label_delay=label_delay,
             rows=rows,
             seed=seed,
-            overrides={"init": str(init)} if init else {},
+            overrides=model_overrides(sets) | ({"init": str(init)} if init else {}),
             save_init=save_init,
         ),
         report,

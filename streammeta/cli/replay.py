@@ -41,6 +41,12 @@ def replay(
     init: Path | None = typer.Option(
         None, help="File with meta-parameters to start from.", show_default=False
     ),
+    sets: list[str] = typer.Option(
+        [],
+        "--set",
+        help="model.field=value of streammeta and its variants, as in a config.",
+        show_default=False,
+    ),
     report: Path | None = typer.Option(None, help="Write an HTML report.", show_default=False),
     as_json: bool = typer.Option(False, "--json", help="JSON lines on stdout."),
 ) -> None:
@@ -54,6 +60,7 @@ def replay(
     from scenarios.models import build
     from scenarios.prequential import prequential
     from scenarios.scenario import scenario as make
+    from streammeta.config_file import model_overrides
     from streammeta.report import require_report
     from streammeta.runtime import Pace
 
@@ -64,7 +71,7 @@ def replay(
     card = stream.card
     _announce(card)
     names = model_names(models)
-    overrides = {"init": str(init)} if init else {}
+    overrides = model_overrides(sets) | ({"init": str(init)} if init else {})
     made = [
         build(at_drift(name, card), task=card.task, seed=seed, chunk=chunk, overrides=overrides)
         for name in names
