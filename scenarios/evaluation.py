@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from scenarios.models import build
+from scenarios.models import build, require_engine
 from scenarios.prequential import Model, Progress, Result, events_of, prequential
 from streammeta.engine import Engine
 from streammeta.errors import SinkError, UsageError
@@ -89,6 +89,7 @@ def evaluate(
         _require_initial(question.save_init, question.models)
     given: dict[str, Any] = {"task": task, "seed": question.seed, "chunk": question.chunk}
     models = [build(name, **given, overrides=question.overrides) for name in question.models]
+    require_engine(models, question.overrides)
     for name, model in zip(question.models, models, strict=True):
         source = question.source()
         try:

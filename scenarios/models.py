@@ -7,7 +7,7 @@ A factory is called with keywords ``task`` (classification or regression), ``see
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any, Protocol
 
@@ -52,6 +52,21 @@ def build(
     return factory(
         task=task, seed=seed, chunk=chunk, argument=argument, overrides=dict(overrides or {})
     )
+
+
+def require_engine(models: Sequence[Model], overrides: Mapping[str, Any]) -> None:
+    """Settings are for the default model and its variants.
+
+    Raises:
+        UsageError: there are settings, and no such model.
+    """
+    from streammeta.engine import Engine
+
+    if overrides and not any(isinstance(model, Engine) for model in models):
+        told = ", ".join(overrides)
+        raise UsageError(
+            f"{told}: for streammeta and its variants, none of which is among the models"
+        )
 
 
 def split(name: str) -> tuple[str, str]:

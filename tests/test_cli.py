@@ -170,9 +170,9 @@ def test_settings_change_the_model_and_the_report_says_what_it_learned(tmp_path:
         (["evaluate", "TABLE", "--target", "label", "--task", "regression"], 2, "holds texts"),
         (["evaluate", "TABLE", "--target", "label", "--task", "ranking"], 2, "expected auto"),
         (["evaluate", "TABLE", "--target", "label", "--models", "nope"], 2, "no model is called"),
-        (["evaluate", "TABLE", "--target", "label", "--set", "model.seed=1"], 2, "use --seed"),
-        (["replay", "sine_switch", "--set", "model.learnr=maml"], 2, "did you mean 'learner'"),
-        (["replay", "sine_switch", "--set", "model.partner=mamml"], 2, "did you mean maml"),
+        (["evaluate", "TABLE", "--target", "label", "--set", "model.seed=1"], 78, "use --seed"),
+        (["replay", "sine_switch", "--set", "model.learnr=maml"], 78, "did you mean 'learner'"),
+        (["replay", "sine_switch", "--set", "model.partner=mamml"], 78, "did you mean maml"),
         (["evaluate", "TABLE", "--target", "label", "--models", ","], 2, "expected names such as"),
         (
             ["evaluate", "TABLE", "--target", "label", "--report", "/dev/null/r.html"],

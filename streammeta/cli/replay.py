@@ -57,7 +57,7 @@ def replay(
             raise typer.BadParameter("expected the name of a scenario", param_hint="SCENARIO")
         return
     from scenarios.bench import Job, Outcome, at_drift
-    from scenarios.models import build
+    from scenarios.models import build, require_engine
     from scenarios.prequential import prequential
     from scenarios.scenario import scenario as make
     from streammeta.config_file import model_overrides
@@ -67,15 +67,16 @@ def replay(
     if report is not None:
         require_report(report)
     speed = Pace.parse(pace)
+    overrides = model_overrides(sets) | ({"init": str(init)} if init else {})
     stream = make(scenario, seed=seed, rows=rows)
     card = stream.card
     _announce(card)
     names = model_names(models)
-    overrides = model_overrides(sets) | ({"init": str(init)} if init else {})
     made = [
         build(at_drift(name, card), task=card.task, seed=seed, chunk=chunk, overrides=overrides)
         for name in names
     ]
+    require_engine(made, overrides)
     outcomes = []
     with progress_lines(card.rows) as lines:
         for name, model in zip(names, made, strict=True):

@@ -144,11 +144,15 @@ def _history(
 ) -> History:
     state, c = engine.state, engine.config
     if not found.parts or engine.meta is None:
+        keys, of = (
+            (f" of {len(state.keys)} keys", " of one key") if len(state.keys) > 1 else ("", "")
+        )
         why = f"; {found.rejected:,} rows rejected, the first: {found.reason}"
         raise UsageError(
-            f"no task in {state.rows:,} rows, expected at least one: a task is {c.support} rows of "
-            f"support and {c.query} of query without a drift between them, and {core.HELD_BACK} "
-            f"rows after it{why if found.rejected else ''}"
+            f"no task in {state.rows:,} rows{keys}: a task is {c.support} rows of support and "
+            f"{c.query} of query{of} without a drift between them, and {core.HELD_BACK} rows after "
+            f"it; smaller ones: --set model.support=N --set model.query=N"
+            f"{why if found.rejected else ''}"
         )
     x, y = units.standard_tasks(state, found.tasks())
     meta = engine.meta.matching(state.net, state.n_classes)
