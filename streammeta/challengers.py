@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from streammeta import mixture
 from streammeta.events import Adapted, Output
 from streammeta.experts import kernels
-from streammeta.meta.parameters import MetaParameters, PlainSteps
+from streammeta.meta.learner import PlainSteps, RidgeHead
+from streammeta.meta.parameters import MetaParameters
 from streammeta.replay import SEGMENT_ROWS
 from streammeta.state import State
 from streammeta.units import inputs, standard_targets
@@ -34,6 +35,8 @@ GROWTH = (
 GROWN = 64
 #: From this many rows on the second challenger leaves the first and learns on its own.
 SETTLED = 16
+#: What adapts by a plan.
+COMPILED: dict[type, Any] = {PlainSteps: kernels.adapt_rows, RidgeHead: kernels.ridge_head}
 #: Share of the mixture with which a scout starts.
 SCOUT_SHARE = 0.01
 
@@ -62,6 +65,8 @@ def grow(
         start = random_start(state)
         theta = adapted(state, meta, x, y, start)
         if theta is None:
+            if fresh:
+                bank.live[key, host] = False  # what was there has been dismissed
             continue
         role = then if inside >= until else "waits"
         bank.place(key, int(host), theta, x, y, state.n_classes, role)
@@ -124,9 +129,7 @@ def adapted(
         theta, _ = meta.adapt(x, y, n_classes, start)
     else:
         theta = np.empty_like(plan.theta)
-        steps = isinstance(plan, PlainSteps)
-        adapt: Any = kernels.adapt_rows if steps else kernels.ridge_head
-        adapt(*plan, state.bank.sizes, x, y, n_classes, state.task, theta)
+        COMPILED[type(plan)](*plan, state.bank.sizes, x, y, n_classes, state.task, theta)
     return theta if np.isfinite(theta).all() else None
 
 

@@ -73,7 +73,7 @@ class ModelConfig(Section):
     meta_every: int = Field(16, ge=0, description="labelled events per outer step, 0: none")
     support: int = Field(16, ge=1, le=128, description="rows of a task that are adapted on")
     query: int = Field(16, ge=1, le=128, description="later rows that judge the adaptation")
-    memory: int = Field(512, ge=2, description="tasks kept for replay")
+    memory: int = Field(512, ge=3, le=10_000, description="tasks kept for replay")
     replay: bool = Field(True, description="outer steps and segment replay from memory")
     init: str | None = Field(None, description="file with meta-parameters to start from")
 
@@ -90,7 +90,9 @@ class ModelConfig(Section):
     challengers: int = Field(
         4, ge=0, le=16, multiple_of=2, description="slots for adapted experts, two for each drift"
     )
-    scouts: tuple[Annotated[int, Field(ge=1, le=128)], ...] = Field(
+    scouts: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=128)], ...], AfterValidator(_in_order)
+    ] = Field(
         (8, 24), description="standing challengers, each adapted on so many of the newest rows"
     )
     scout_every: int = Field(4, ge=1, description="labelled rows from one time to the next")
@@ -99,3 +101,9 @@ class ModelConfig(Section):
 
     max_pending: int = Field(100_000, ge=1, description="questions that may wait for a label")
     label_ttl: float | None = Field(None, gt=0, description="event-time seconds a label may take")
+
+    @property
+    def learners(self) -> tuple[str, ...]:
+        """The learner and its partner, where that is another one."""
+        own = (self.learner,)
+        return own if self.partner in (None, self.learner) else (*own, str(self.partner))

@@ -103,13 +103,15 @@ def ask(
     for key, rows in accepted.items():
         raws = np.stack([raw for _, raw in rows])
         members, mixed, centre, scale = predict(state, key, raws)
+        steady = without_scouts(state, key, members)
         births = state.births(key)
         for i, (place, raw) in enumerate(rows):
             event = events[place]
-            label = decide(state, mixed[i], centre, scale)
+            label, heard = (decide(state, one[i], centre, scale) for one in (mixed, steady))
             asked[place] = Asked(
-                event.id, key, 0, event.ts, raw, members[i], births, label, mixed[i], centre, scale
-            )
+                event.id, key, 0, event.ts, raw, members[i], births, label, heard, mixed[i],
+                centre, scale,
+            )  # fmt: skip
     for place, question in enumerate(asked):
         if question is None:
             continue
@@ -215,6 +217,18 @@ def predict(
     return members, mixed, centre, scale
 
 
+def without_scouts(state: State, key: int, members: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mixture ``(n, O)`` of ``members (n, M, O)`` without its scouts: they recover too soon
+    for a detector to hear anything."""
+    live, scouts = state.live(key), state.bank.scouts
+    live[scouts.start : scouts.stop] = False
+    mixed = np.zeros((len(members), members.shape[-1]))
+    if state.n_classes:
+        beliefs, n_classes = state.beliefs(key), state.n_classes
+        mixture.blend(beliefs, live, members, n_classes, state.task, mixed)
+    return mixed
+
+
 def decide(state: State, mixed: NDArray[np.float64], centre: float, scale: float) -> Label | None:
     """The class or the value that the mixture stands for; ``None`` before any label."""
     if state.task == REGRESSION:
@@ -262,19 +276,19 @@ def answer(
         target = float(state.add_class(label))
     else:
         target = -1.0
-    heard = loss_without_scouts(state, question, label) if learns else math.nan
     scored = score(state, question, label, target, learns)
     outputs.append(scored)
     if learns:
         state.labels += 1
-        alarm = watch(state, question, heard)
+        alarm = watch(state, question, loss_of(question.heard, label, state.task))
         if alarm is not None:
             open_segment(state, key, alarm, outputs)
-        learn(state, question, target)
+        added = learn(state, question, target)
         close_task(state, question, outputs)
         if metas:
             challengers.grow(state, key, question.row, metas, outputs)
-            challengers.scout(state, key, metas)
+            if added:
+                challengers.scout(state, key, metas)
         remember(state, key, target)
     if target >= 0 or state.task == REGRESSION:
         state.lags[key, 1:] = state.lags[key, :-1].copy()
@@ -315,22 +329,6 @@ def score(state: State, asked: Asked, label: Label, target: float, learns: bool)
     )
 
 
-def loss_without_scouts(state: State, asked: Asked, label: Label) -> float:
-    """The loss of the mixture had it no scouts: they recover too soon for a detector to hear.
-
-    Weights are those of now, before this label.
-    """
-    key, scouts = asked.key, state.bank.scouts
-    if not scouts or asked.prediction is None:
-        return loss_of(asked.prediction, label, state.task)
-    live = state.live(key)
-    live[scouts.start : scouts.stop] = False
-    members = fit_outputs(asked.members, state.net.sizes[-1])
-    mixed = np.zeros((1, members.shape[1]))
-    mixture.blend(state.beliefs(key), live, members[None], state.n_classes, state.task, mixed)
-    return loss_of(decide(state, mixed[0], asked.centre, asked.scale), label, state.task)
-
-
 def loss_of(prediction: Label | None, label: Label, task: int) -> float:
     """Absolute error, or 1 for a wrong class and 0 for the right one."""
     if task == REGRESSION:
@@ -345,8 +343,11 @@ def fit_outputs(members: NDArray[np.float64], outputs: int) -> NDArray[np.float6
     return np.pad(members, ((0, 0), (0, outputs - members.shape[1])))
 
 
-def learn(state: State, asked: Asked, target: float) -> None:
-    """One online step for every expert that learns, one rehearsal step for the replay experts."""
+def learn(state: State, asked: Asked, target: float) -> bool:
+    """One online step for every expert that learns, one rehearsal step for the replay experts.
+
+    Returns whether the row is of the current segment, and was kept.
+    """
     key = asked.key
     standardised = target
     if state.task == REGRESSION:
@@ -356,11 +357,13 @@ def learn(state: State, asked: Asked, target: float) -> None:
     y = np.array([standardised], np.float32)
     rows = inputs(state, key, asked.raw[None])
     state.bank.learn(key, rows, y, state.n_classes, state.bank.learns[key])
-    if asked.row >= state.segment_start[key]:
+    added = bool(asked.row >= state.segment_start[key])
+    if added:
         state.segment_rows.add(key, asked.row, asked.raw, target)
         state.segment_labels[key] += 1
     if state.config.replay and state.segment_rows.inside[key] >= REHEARSAL:
         rehearse(state, key)
+    return added
 
 
 def rehearse(state: State, key: int) -> None:

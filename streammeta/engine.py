@@ -82,9 +82,10 @@ class Engine:
         # what cannot work is said now, not at the first event
         self.state.segmenter()
         pick_device(config.device)
-        for field, name in (("learner", config.learner), ("partner", config.partner)):
+        for field, name in zip(("learner", "partner"), config.learners, strict=False):
             try:
-                find("learners", name or config.learner)
+                find("learners", name)
+                MetaParameters.fresh(self._config_of(name), Net((1, *config.hidden, 1)), self.task)
             except UsageError as error:
                 raise ConfigError(f"model.{field}: {error}") from None
         if config.init is not None and not Path(config.init).is_file():
@@ -144,25 +145,25 @@ class Engine:
         x, y = units.standard_tasks(state, tasks)
         parts = pose(x, y, support, np.full_like(support, c.query), c.support)
         n, metas, outputs = len(tasks.key), [], []
-        for meta, name in zip(self.metas, (c.learner, c.partner), strict=False):
+        for meta, name in zip(self.metas, c.learners, strict=True):
             meta, info = meta.matching(state.net, state.n_classes).update(parts, state.n_classes)
             metas.append(meta)
             outputs.append(
                 MetaUpdated(
                     state.rows, meta.updates, n - info.skipped, info.loss, info.gradient_norm,
-                    info.skipped, name or "",
+                    info.skipped, name,
                 )
             )  # fmt: skip
         self.meta, self.partner = metas[0], metas[1] if len(metas) > 1 else None
         return outputs
 
-    def _config_of(self, name: str) -> ModelConfig:
+    def _config_of(self, learner: str) -> ModelConfig:
         """The config as the learner or its partner reads it."""
-        if name == "meta" or self.config.partner is None:
+        if learner == self.config.learner:
             return self.config
         # options about inner steps are for the learner: its partner may take none
         outer = OuterConfig(modulation=self.config.outer.modulation)
-        return self.config.model_copy(update={"learner": self.config.partner, "outer": outer})
+        return self.config.model_copy(update={"learner": learner, "outer": outer})
 
     def _first_meta(self) -> MetaParameters:
         meta = MetaParameters.fresh(self.config, self.state.net, self.task)
@@ -171,9 +172,10 @@ class Engine:
         return read_initial(self.config.init, meta)
 
     def _first_partner(self) -> MetaParameters | None:
-        if self.config.partner is None:
+        partner = self.config.learners[1:]
+        if not partner:
             return None
-        return MetaParameters.fresh(self._config_of("partner"), self.state.net, self.task)
+        return MetaParameters.fresh(self._config_of(*partner), self.state.net, self.task)
 
     def statistics(self) -> Statistics:
         """A look inside; cheap enough to take once a second."""
@@ -206,10 +208,9 @@ class Engine:
         newest = max(0, state.memory.seen - min(state.memory.part, LOOKED_AT))
         x, y = units.standard_tasks(state, state.memory.since(newest))
         x, y = x[:, : c.support], y[:, : c.support]
-        names = (c.learner, c.partner or "")
         return tuple(
             insight(name, meta.matching(state.net, state.n_classes), x, y, state.n_classes)
-            for name, meta in zip(names, self.metas, strict=False)
+            for name, meta in zip(c.learners, self.metas, strict=True)
         )
 
     def snapshot(self) -> Snapshot:
@@ -239,14 +240,18 @@ class Engine:
         engine = cls(config)
         info: dict[str, Any] = snapshot.info
         engine.state = State.from_parts(config, snapshot.tensors, info, snapshot.blobs)
-        engine.meta, engine.partner = (engine._kept_meta(snapshot, name) for name in PARTS)
+        learners = (*config.learners, config.learner)  # without a partner none was kept
+        engine.meta, engine.partner = (
+            engine._kept_meta(snapshot, part, name)
+            for part, name in zip(PARTS, learners, strict=False)
+        )
         return engine
 
-    def _kept_meta(self, snapshot: Snapshot, name: str) -> MetaParameters | None:
-        kept = snapshot.info.get(name)
+    def _kept_meta(self, snapshot: Snapshot, part: str, name: str) -> MetaParameters | None:
+        kept = snapshot.info.get(part)
         if kept is None:
             return None
-        start = f"{name}/"
+        start = f"{part}/"
         parts = {
             n.removeprefix(start): a for n, a in snapshot.tensors.items() if n.startswith(start)
         }

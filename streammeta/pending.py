@@ -15,7 +15,8 @@ class Asked(NamedTuple):
     """One question as it stood when it was answered.
 
     ``raw (D,)`` features, ``members (M, O)`` every member's prediction and ``mixed (O,)`` the
-    mixture's, in units of ``(y - centre) / scale``; ``births (M,)`` when each member was born
+    mixture's, in units of ``(y - centre) / scale``; ``heard`` what the mixture without its scouts
+    would have predicted; ``births (M,)`` when each member was born
     (a member born later sleeps on this question).
     """
 
@@ -27,6 +28,7 @@ class Asked(NamedTuple):
     members: NDArray[np.float64]
     births: NDArray[np.int64]
     prediction: Label | None
+    heard: Label | None
     mixed: NDArray[np.float64]
     centre: float
     scale: float
@@ -91,18 +93,20 @@ class Pending:
             "mixed": np.stack([_padded(r.mixed, outputs) for r in rows]),
         }
         return tensors, [
-            [r.id, r.key, r.row, r.ts, r.prediction, r.centre, r.scale, len(r.mixed)] for r in rows
+            [r.id, r.key, r.row, r.ts, r.prediction, r.heard, r.centre, r.scale, len(r.mixed)]
+            for r in rows
         ]
 
     def load_parts(self, tensors: dict[str, NDArray[Any]], info: list[list[Any]]) -> None:
         """Refill the table from what ``to_parts`` returned."""
         self.table, self._timed = {}, {}
-        for i, (name, key, row, ts, prediction, centre, scale, outputs) in enumerate(info):
+        for i, (name, key, row, ts, prediction, heard, centre, scale, outputs) in enumerate(info):
             raw, births = tensors["raw"][i], tensors["births"][i]
             members, mixed = tensors["members"][i, :, :outputs], tensors["mixed"][i, :outputs]
-            self.add(
-                Asked(name, key, row, ts, raw, members, births, prediction, mixed, centre, scale)
+            asked = Asked(
+                name, key, row, ts, raw, members, births, prediction, heard, mixed, centre, scale
             )
+            self.add(asked)
 
 
 def _padded(array: NDArray[np.float64], outputs: int) -> NDArray[np.float64]:

@@ -36,13 +36,13 @@ class SegmentRows:
 
     def cut(self, key: int, onset: int) -> None:
         """A new segment starts at ``onset``: only rows from there on are inside."""
-        kept = self._slots(key, int(self.inside[key]))
-        chosen = kept[self.row[key, kept] >= onset]
-        inside = len(chosen)
+        slots = self._slots(key, int(self.inside[key]))
+        stays = self.row[key, slots] >= onset
+        inside = int(stays.sum())
         # late labels come out of order: what belongs to the segment is made the newest
-        newest = self._slots(key, inside)
+        order = np.concatenate([slots[~stays], slots[stays]])
         for array in (self.raw, self.y, self.row):
-            array[key, newest] = array[key, chosen]
+            array[key, slots] = array[key, order]
         self.inside[key] = inside
         self.open[key] = inside
 
@@ -52,7 +52,8 @@ class SegmentRows:
         return self.raw[key, slots], self.y[key, slots]
 
     def latest(self, key: int, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The newest ``min(n, all)`` rows in time order, whatever their segment."""
+        """The ``min(n, all)`` rows that came last, in the order in which they came, whatever their
+        segment; rows of the current one stand behind those of the segment before."""
         slots = self._slots(key, min(n, int(self.count[key]), SEGMENT_ROWS))
         return self.raw[key, slots], self.y[key, slots]
 
@@ -147,7 +148,7 @@ class TaskMemory:
         self.seen = 0
 
     def __len__(self) -> int:
-        return 3 * min(self.seen, self.part)
+        return min(self.seen, 3 * self.part)
 
     def add(
         self,

@@ -86,7 +86,7 @@ class State:
         self.width = self.columns.width + self.lag_width
         self.net = Net((self.width, *c.hidden, outputs))
         challengers = 0 if c.on_drift == "reset" else c.challengers
-        learners = [name for name in (c.learner, c.partner) if name] if challengers else []
+        learners = c.learners if challengers else ()
         scouts = tuple(f"scout-{name}@{rows}" for name in learners for rows in c.scouts)
         self.bank = Bank(self.net, self.task, c.rates, c.replay, challengers, scouts)
         self.initial = self.net.init(np.random.default_rng(c.seed), len(self.bank.rates))

@@ -70,6 +70,31 @@ def test_every_learner_does_the_protocol_on_the_same_tasks() -> None:
     assert not any("5-shot" in text for text in told if "10" not in text), "it did not run"
 
 
+def test_an_error_that_is_no_number_passes_for_no_convergence() -> None:
+    done = [finish(run_job(job(model, rows=2)), SUITE, "") for model in ("maml@1", "r2d2@1")]
+    records = [kept.record for kept in done]
+    assert SUITE.gates is not None
+
+    def calm(book: Book) -> bool:
+        assert SUITE.gates is not None
+        (gate,) = (gate for gate in SUITE.gates(book) if "diverges" in gate.text)
+        return gate.ok
+
+    for record in records:
+        record.metric.update({"mse@1": 1.0, "mse@10": 0.5})
+    assert calm(Book(records, []))
+    for record in records:
+        record.metric["mse@10"] = float("nan")
+        assert not calm(Book(records, []))
+        record.metric["mse@10"] = 0.5
+
+
+def test_nothing_is_solved_for_in_no_steps() -> None:
+    found = run_job(job("r2d2@1", rows=24)).result.metric
+    assert found["mse@0"] > 2.0 * found["mse@1"]
+    assert found["mse@1"] == found["mse@10"]
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from streammeta.experts import kernels
 from streammeta.meta import rule
-from streammeta.meta.loss import HUBER, Loss, Task
+from streammeta.meta.loss import HUBER, Loss, Task, losses
 from streammeta.meta.net import Net
 
 F32 = NDArray[np.float32]
@@ -154,6 +154,19 @@ def test_plain_steps_are_the_inner_rule(
         expected = rule.step(expected, story.gradient(expected, x, y), rates)
         kernels.sgd_rows(theta, story.rates, story.sizes, x, y, story.classes, story.code)
         close(theta, expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(shapes, either, st.integers(0, 1000), st.integers(1, 4))
+def test_the_mean_loss_is_that_of_the_tensors(
+    shape: tuple[int, list[int]], task: Task, seed: int, rows: int
+) -> None:
+    story = Story(shape, task, seed)
+    x, y = story.batch(rows)
+    outputs = story.net.apply(torch.from_numpy(story.theta[0]), torch.from_numpy(x))
+    expected = losses(outputs, torch.from_numpy(y), Loss(task, story.classes)).mean()
+    found = kernels.mean_loss(story.theta[0], story.sizes, x, y, story.classes, story.code)
+    assert found == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
 
 
 @settings(max_examples=20, deadline=None)

@@ -356,10 +356,11 @@ def test_shuffling_the_future_leaves_every_past_prediction_as_it_was(
     assert one.predictions[cut:] != two.predictions[cut:], "the future did not differ: no test"
 
 
-@pytest.mark.parametrize(("name", "chunk"), [("users:6 | delay(200)", 1), ("users:6", 16)])
+@pytest.mark.parametrize(("name", "chunk"), [("sensors:6 | delay(200)", 1), ("sensors:6", 16)])
 def test_an_alarm_of_a_key_is_counted_in_that_keys_rows(name: str, chunk: int) -> None:
     stream = scenario(name, seed=0, rows=2_400)
-    result = prequential(build("streammeta", task="classification", chunk=chunk), stream.events())
+    model = build("streammeta", task=stream.card.task, chunk=chunk)
+    result = prequential(model, stream.events())
     assert result.key_alarms, "no alarm: no test"
     for key, alarms in result.key_alarms.items():
         rows = sum(result.key_names[number] == key for number in result.keys)

@@ -155,7 +155,7 @@ def test_every_command_takes_the_file(tmp_path: Path) -> None:
 
 
 @both_tasks
-@pytest.mark.parametrize(("chunk", "memory"), [(1, 2), (64, 128)])
+@pytest.mark.parametrize(("chunk", "memory"), [(1, 3), (64, 128)])
 def test_the_tasks_are_those_that_a_live_run_closes(task: str, chunk: int, memory: int) -> None:
     made = config(task, chunk=chunk, memory=memory)
     events = stream(task, 400)
@@ -189,6 +189,17 @@ def test_a_task_is_posed_with_the_newest_rows_before_its_query_as_support() -> N
     assert parts[2].tolist() == [[0, 0, 1], [1, 1, 1]]
     assert parts[4].tolist() == [[3, 4, 5], [9, 10, 11]]
     assert parts[5].tolist() == [[1, 1, 1], [1, 1, 0]]
+
+
+def test_one_chunk_may_close_a_task_of_every_key() -> None:
+    made = config(NUMBERS, chunk=60, memory=3, support=1, query=1)
+    events = []
+    for t in range(40):
+        for k in range(60):
+            x = float((3 * k + t) % 7)
+            events.append(Event(f"{k}:{t}", {"a": x}, 2.0 * x, f"key-{k}"))
+    closed = [o for o in Engine(made).observe(events) if isinstance(o, TaskClosed)]
+    assert len(from_events(made, events)) == len(closed) > 60
 
 
 def test_too_few_tasks_are_refused_with_what_was_found(histories: dict[str, History]) -> None:

@@ -109,6 +109,8 @@ def test_gates_are_about_related_tasks_and_say_what_was_measured() -> None:
         ("sine_switch: random_challengers / ours = 1.90 in area, at least 2", False),
         ("sine_switch: reset / ours = 4.00 in area, at least 3", True),
     ]
+    missing = SUITE.gates(book(runs[0], runs[2]))
+    assert [gate.ok for gate in missing] == [False, True], "what did not run does not hold"
 
 
 def test_every_learner_and_every_recipe_has_its_row() -> None:
@@ -116,6 +118,7 @@ def test_every_learner_and_every_recipe_has_its_row() -> None:
     assert named == set(components("learners")) - {"fine_tuning"}
     assert set(RECIPES) <= set(SUITE.models)
     assert leaves_out(OPEN[0], "learner@maml")
+    assert not leaves_out(OPEN[0], "learner@meta_sgd")
     assert not leaves_out(OPEN[0], "offline_online")
     assert not any(leaves_out(stream, model) for stream in RELATED for model in SUITE.models)
 
@@ -135,22 +138,24 @@ def job(model: str, stream: str = "sine_switch", rows: int = 900) -> Job:
 
 @pytest.mark.usefixtures("short")
 def test_recipes_start_from_what_another_stream_taught(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: dict[str, Any] = {}
+    made: list[Any] = []
     real = pretrained.build
 
     def spy(name: str, **given: Any) -> Any:
-        made[name] = real(name, **given)
-        return made[name]
+        made.append(real(name, **given))
+        return made[-1]
 
     monkeypatch.setattr(pretrained, "build", spy)
     runs = {model: run_job(job(model)) for model in ("learner@meta_sgd", *RECIPES)}
     losses = {model: run.result.losses.tolist() for model, run in runs.items()}
     assert len({tuple(values) for values in losses.values()}) == 4, "each is a model of its own"
-    plain = made["learner@fine_tuning"]
-    assert plain.meta.updates == 0, "fine-tuned only: no outer step on the stream"
-    assert plain.config.init is not None
-    online = made["learner@meta_sgd"]  # offline_online was the last to have the name
-    assert online.meta.updates > 0
+    engines = dict(zip(runs, made, strict=True))
+    assert {name for name, engine in engines.items() if engine.config.init} == set(RECIPES)
+    assert {name for name, engine in engines.items() if engine.meta.updates} == {
+        "learner@meta_sgd",
+        "offline_online",
+    }
+    assert engines["fine_tuned"].config.learner == "fine_tuning"
     assert runs["offline"].job.model == "offline"
     assert [run.result.model for run in runs.values()] == list(runs)
 

@@ -184,6 +184,16 @@ def test_draws_go_round_the_three_parts() -> None:
     assert (drawn.key == drawn.y[:, 0].astype(int) % 3).all()
 
 
+def test_a_cut_loses_no_row_where_labels_came_out_of_order() -> None:
+    rows = SegmentRows(1, 2)
+    for n in (100, 105, 101, 102, 104):
+        rows.add(0, n, np.full(2, float(n)), float(n))
+    rows.cut(0, 103)
+    assert list(rows.newest(0, 8)[1]) == [105, 104]
+    assert list(rows.latest(0, 8)[1]) == [100, 101, 102, 105, 104]
+    assert rows.row[0, :5].tolist() == rows.y[0, :5].tolist() == rows.raw[0, :5, 0].tolist()
+
+
 def test_the_latest_rows_pass_over_a_drift() -> None:
     rows = SegmentRows(1, 2)
     for n in range(20):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from time import monotonic
 
@@ -33,7 +33,7 @@ class LiveView:
         self.drifts: list[int] = []
         self.rows = 0
         self.rejected = 0
-        self.meta_updates = 0
+        self._updates: Counter[str] = Counter()
         self._console = console
         self._total = total
         self._announcements = dict(announcements or {})
@@ -63,7 +63,7 @@ class LiveView:
                 self.drifts.append(output.row)
                 self._say(output.row, self._told(output), "bold yellow")
             elif isinstance(output, MetaUpdated):
-                self.meta_updates += 1
+                self._updates[output.learner] += 1
             elif isinstance(output, Rejected):
                 self.rejected += 1
         self.scores.observe(outputs)
@@ -71,6 +71,11 @@ class LiveView:
         if now - self._drawn >= (REDRAW if self._live.is_started else REPRINT):
             self._drawn = now
             self._draw(now)
+
+    @property
+    def meta_updates(self) -> int:
+        """Outer steps; a learner and its partner take theirs together."""
+        return max(self._updates.values(), default=0)
 
     def say(self, text: str) -> None:
         """A line above the progress line."""

@@ -39,11 +39,6 @@ class Cavia(GradientLearner):
         if self.outer.proximity or self.outer.gated or self.outer.each_step:
             raise UsageError("cavia: proximity, gated and each_step are about weights that adapt")
 
-    @property
-    def plain(self) -> bool:
-        """Weights do not take the steps."""
-        return False
-
     def extra(self, theta: Tensor) -> Tensor:
         """First weights of the context, He-normal like those of the features."""
         width = self._first().n_out

@@ -23,6 +23,8 @@ from streammeta.meta.learner import (
     Gradient,
     MetaInfo,
     Model,
+    PlainSteps,
+    RidgeHead,
     State,
     adam,
     clip_by_norm,
@@ -105,11 +107,14 @@ class GradientLearner:
     per_parameter: bool = False
     head_only: bool = False
 
-    @property
-    def plain(self) -> bool:
-        """Whether adapting is nothing but steps of ``rates`` along the gradient of a ``Net``, so
-        that compiled code may take them."""
-        return isinstance(self.net, Net) and not self.outer.proximity
+    def plan(self, state: State) -> PlainSteps | RidgeHead | None:
+        """Where ``adapt`` is nothing but steps of ``rates`` along the gradient of a ``Net``, what
+        compiled code needs to take them."""
+        own = type(self)
+        changed = own.adapt is not GradientLearner.adapt or own.inner is not GradientLearner.inner
+        if changed or not isinstance(self.net, Net) or self.outer.proximity or self.huber != HUBER:
+            return None
+        return PlainSteps(state.theta.numpy(), self.rates(state).numpy(), self.steps)
 
     def init(self, theta: Tensor) -> State:
         """A fresh state around the initial parameters ``theta (P,)``."""

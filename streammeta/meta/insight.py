@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from streammeta.meta.gradient_based import GradientLearner
+from streammeta.meta.learner import PlainSteps
 from streammeta.meta.parameters import MetaParameters
 
 EXPLAINED = 0.9  # of the squared length of all moves
@@ -53,7 +54,7 @@ def insight(
     moves = moves[np.isfinite(moves).all(1)]
     squares = np.linalg.svd(moves, compute_uv=False) ** 2 if len(moves) else np.zeros(0)
     total = max(float(squares.sum()), np.finfo(float).tiny)
-    enough = int((np.cumsum(squares) < EXPLAINED * total).sum()) + 1
+    enough = int((np.cumsum(squares) < EXPLAINED * total).sum()) + 1 if squares.any() else 0
     return Insight(
         name, meta.updates, len(moves), _layers(meta, moves, total),
         min(enough, len(squares)), float(squares[0] / total) if len(squares) else 0.0,
@@ -79,7 +80,7 @@ def _layers(
 def _rates(meta: MetaParameters) -> NDArray[np.float64]:
     """Of every weight ``(P,)``; nan where the learner takes no steps of weights."""
     learner, n = meta.learner, meta.net.n_params
-    if isinstance(learner, GradientLearner) and learner.plain:
+    if isinstance(learner, GradientLearner) and isinstance(learner.plan(meta.state), PlainSteps):
         rates = learner.rates(meta.state).double().cpu().numpy()
         return np.broadcast_to(rates, (n,))
     return np.full(n, np.nan)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from streammeta.meta.loss import Loss, Task
@@ -95,6 +97,22 @@ class MetaInfo(NamedTuple):
     loss: float
     gradient_norm: float
     skipped: int
+
+
+class PlainSteps(NamedTuple):
+    """So many ``steps`` of ``rates (1,)`` or ``(P,)`` along the gradient from ``theta (P,)``."""
+
+    theta: NDArray[np.float32]
+    rates: NDArray[np.float32]
+    steps: int
+
+
+class RidgeHead(NamedTuple):
+    """The last layer of ``theta (P,)`` is solved for: ``ridge (H + 1,)``, ``sharpness``."""
+
+    theta: NDArray[np.float32]
+    ridge: NDArray[np.float32]
+    sharpness: float
 
 
 class MetaLearner(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +13,18 @@ from torch import Tensor
 
 from streammeta.config import ModelConfig, OuterConfig
 from streammeta.errors import ConfigError
-from streammeta.meta.gradient_based import GradientLearner, Outer
-from streammeta.meta.learner import AdaptInfo, Batch, MetaInfo, MetaLearner, State
+from streammeta.meta.gradient_based import Outer
+from streammeta.meta.learner import (
+    AdaptInfo,
+    Batch,
+    MetaInfo,
+    MetaLearner,
+    PlainSteps,
+    RidgeHead,
+    State,
+)
 from streammeta.meta.loss import Task
 from streammeta.meta.net import Net, refit, seed_class
-from streammeta.meta.r2d2 import R2D2
 from streammeta.registry import load
 
 
@@ -38,20 +45,8 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-class PlainSteps(NamedTuple):
-    """So many ``steps`` of ``rates (1,)`` or ``(P,)`` along the gradient from ``theta (P,)``."""
-
-    theta: NDArray[np.float32]
-    rates: NDArray[np.float32]
-    steps: int
-
-
-class RidgeHead(NamedTuple):
-    """The last layer of ``theta (P,)`` is solved for: ``ridge (H + 1,)``, ``sharpness``."""
-
-    theta: NDArray[np.float32]
-    ridge: NDArray[np.float32]
-    sharpness: float
+def _none(state: State) -> None:
+    """The plan of a learner that has none."""
 
 
 @dataclass(frozen=True)
@@ -158,13 +153,8 @@ class MetaParameters:
         return self._plan_from(self.state)
 
     def _plan_from(self, state: State) -> PlainSteps | RidgeHead | None:
-        learner, theta = self.learner, state.theta.numpy()
-        if isinstance(learner, R2D2):
-            *ridge, sharpness = state.extra.exp().tolist()
-            return RidgeHead(theta, np.array(ridge, np.float32), sharpness)
-        if isinstance(learner, GradientLearner) and learner.plain:
-            return PlainSteps(theta, learner.rates(state).numpy(), learner.steps)
-        return None
+        made: PlainSteps | RidgeHead | None = getattr(self.learner, "plan", _none)(state)
+        return made
 
     def update(
         self, parts: list[NDArray[np.float32]], n_classes: int
@@ -187,7 +177,7 @@ class MetaParameters:
         self, tensors: dict[str, NDArray[Any]], n_classes: int, updates: int
     ) -> MetaParameters:
         """These parameters with the state that ``tensors`` described."""
-        nothing = np.empty(0, np.float32)  # of a snapshot older than the field
+        nothing = np.empty(0, np.float32)  # of a learner without the part
         parts = {
             n: torch.from_numpy(np.array(tensors.get(n, nothing))).to(self.device)
             for n in State._fields

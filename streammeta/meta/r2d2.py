@@ -1,9 +1,9 @@
 """R2-D2: the last layer of a task is solved for, on features that are meta-learned.
 
 Bertinetto, Henriques, Torr, Vedaldi 2019 (arXiv 1805.08136), section 3.1: ridge regression to the
-values, or to the classes coded as 0 and 1. The ridge draws towards the last layer of the
-meta-parameters instead of 0, as strongly in each feature as was learned (the prior of ALPaCA,
-Harrison, Sharma, Pavone 2018, arXiv 1807.08912, equation 9, without its variance).
+values, or to the classes coded as 1 and 0, less the mean of both. The ridge draws towards the last
+layer of the meta-parameters instead of 0, as strongly in each feature as was learned (the prior of
+ALPaCA, Harrison, Sharma, Pavone 2018, arXiv 1807.08912, equation 9, without its variance).
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from streammeta.errors import UsageError
 from streammeta.meta.gradient_based import RATE_LR, GradientLearner, Slopes
-from streammeta.meta.learner import AdaptInfo, Batch, State
+from streammeta.meta.learner import AdaptInfo, Batch, RidgeHead, State
 from streammeta.meta.loss import losses, masked_mean
 from streammeta.meta.net import Layer, Net
 
 RIDGE = 16.0  # of every feature, as it starts: rows that speak against it as loudly
+LOGARITHMS = 7.0  # bound of their natural logarithms
 SHARPNESS = 4.0  # of class scores, as it starts: how far apart logits of 0 and 1 lie
 
 
 @dataclass(frozen=True)
 class R2D2(GradientLearner):
-    """One exact step in the place of ``steps`` along the gradient.
+    """One exact step in the place of ``steps`` along the gradient (none where ``steps`` is 0).
 
     ``extra`` holds logarithms: of the ridge of each feature and of the bias ``(H + 1,)``, and of
     the sharpness of class scores ``(1,)``.
@@ -41,10 +43,17 @@ class R2D2(GradientLearner):
         if self.outer.proximity or self.outer.gated or self.outer.each_step:
             raise UsageError("r2d2: proximity, gated and each_step are about inner steps")
 
-    @property
-    def plain(self) -> bool:
-        """There are no steps along a gradient."""
-        return False
+    def plan(self, state: State) -> RidgeHead | None:
+        """What compiled code needs to solve for the last layer."""
+        if not self.steps:
+            return None
+        *ridge, sharpness = state.extra.exp().tolist()
+        return RidgeHead(state.theta.numpy(), np.array(ridge, np.float32), sharpness)
+
+    def descend(self, state: State, gradient: Tensor) -> State:
+        """The state after one outer step; ridge and sharpness stay within reason."""
+        new = super().descend(state, gradient)
+        return new._replace(extra=new.extra.clamp(-LOGARITHMS, LOGARITHMS))
 
     def extra(self, theta: Tensor) -> Tensor:
         """The same ridge everywhere."""
@@ -63,7 +72,9 @@ class R2D2(GradientLearner):
         loss = self.loss(n_classes)
         with torch.no_grad():
             start = state.theta.expand(x.shape[0], -1)
-            fast = self._solved(start, state.extra, x, y, mask, n_classes)
+            fast = start
+            if self.steps:
+                fast = self._solved(start, state.extra, x, y, mask, n_classes)
             before, after = (
                 masked_mean(losses(self.net.apply(theta, x), y, loss), mask)
                 for theta in (start, fast)

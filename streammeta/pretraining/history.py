@@ -78,7 +78,7 @@ def from_events(config: ModelConfig, events: Iterable[Event], told: Told | None 
         UsageError: no task was closed.
     """
     # of one chunk each label may close a task: the ring has to hold them all
-    engine = Engine(config.model_copy(update={"memory": max(config.memory, 2 * config.chunk)}))
+    engine = Engine(config.model_copy(update={"memory": max(config.memory, 3 * config.chunk)}))
     found, seen = _Collected(), 0
     for batch in _batches(events, config.chunk):
         found.note(engine.observe(batch))
