@@ -56,7 +56,7 @@ def grow(
     if fresh:
         trigger = "drift" if state.segment[key] else "start"
         hire(state, key)
-    segment, name, bank = int(state.segment[key]), state.key_names[key], state.bank
+    bank = state.bank
     for host, (meta, until, then) in zip(state.hosts[key], plans(state, metas), strict=True):
         if not fresh and inside > until:
             continue
@@ -70,13 +70,28 @@ def grow(
             continue
         role = then if inside >= until else "waits"
         bank.place(key, int(host), theta, x, y, state.n_classes, role)
-        before, after = (
-            kernels.mean_loss(weights, bank.sizes, x, y, state.n_classes, state.task)
-            for weights in (meta.start if start is None else start, theta)
-        )
-        outputs.append(
-            Adapted(name, row, segment, bank.names[host], trigger, len(x), before, after)
-        )  # fmt: skip
+        start = meta.start if start is None else start
+        outputs.append(told(state, key, row, trigger, int(host), x, y, start, theta))
+
+
+def told(
+    state: State,
+    key: int,
+    row: int,
+    trigger: str,
+    slot: int,
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    start: NDArray[np.float32],
+    theta: NDArray[np.float32],
+) -> Adapted:
+    """What the outside hears of an adaptation from ``start (P,)`` to ``theta (P,)``."""
+    before, after = (
+        kernels.mean_loss(weights, state.bank.sizes, x, y, state.n_classes, state.task)
+        for weights in (start, theta)
+    )
+    segment, name = int(state.segment[key]), state.key_names[key]
+    return Adapted(name, row, segment, state.bank.names[slot], trigger, len(x), before, after)
 
 
 def plans(state: State, metas: Sequence[MetaParameters]) -> list[tuple[MetaParameters, int, str]]:
@@ -91,8 +106,10 @@ def plans(state: State, metas: Sequence[MetaParameters]) -> list[tuple[MetaParam
     return [(partner, grown, "learns"), (learner, SETTLED, settled)]
 
 
-def scout(state: State, key: int, metas: Sequence[MetaParameters]) -> None:
-    """Adapt the scouts of a key on its newest rows, whatever their segment.
+def scout(
+    state: State, key: int, row: int, metas: Sequence[MetaParameters], outputs: list[Output]
+) -> None:
+    """Adapt the scouts of a key on its newest rows, whatever their segment; the first time is told.
 
     Right after a change a scout's few rows are all of the new concept before any detector can
     know of it.
@@ -104,11 +121,14 @@ def scout(state: State, key: int, metas: Sequence[MetaParameters]) -> None:
     for slot, (meta, window) in zip(state.bank.scouts, product(fitting, windows), strict=False):
         raw, targets = rows.latest(key, window)
         x, y = inputs(state, key, raw), standard_targets(state, key, targets)
-        theta = adapted(state, meta, x, y, random_start(state))
+        start = random_start(state)
+        theta = adapted(state, meta, x, y, start)
         if theta is None:
             continue
         if not state.bank.live[key, slot]:
             enlist(state, key, slot)
+            start = meta.start if start is None else start
+            outputs.append(told(state, key, row, "scout", slot, x, y, start, theta))
         state.bank.place(key, slot, theta, x, y, state.n_classes, "waits")
 
 

@@ -288,7 +288,7 @@ def answer(
         if metas:
             challengers.grow(state, key, question.row, metas, outputs)
             if added:
-                challengers.scout(state, key, metas)
+                challengers.scout(state, key, question.row, metas, outputs)
         remember(state, key, target)
     if target >= 0 or state.task == REGRESSION:
         state.lags[key, 1:] = state.lags[key, :-1].copy()

@@ -94,8 +94,8 @@ class TaskClosed:
 class Adapted:
     """A challenger was adapted from the meta-parameters and joined the mixture.
 
-    ``trigger``: ``start`` (a key's first label), ``drift`` (an alarm) or ``growth`` (the segment's
-    support window grew).
+    ``trigger``: ``start`` (a key's first label), ``drift`` (an alarm), ``growth`` (the segment's
+    support window grew) or ``scout`` (one joins; that it adapts again and again is not told).
     ``loss_before`` and ``loss_after`` are mean losses on the ``support`` rows.
     """
 
