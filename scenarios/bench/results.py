@@ -15,7 +15,8 @@ from streammeta.registry import components
 HEAD = """# Results
 
 Written by `streammeta bench --write-results RESULTS.md` from the JSON lines in `results/`, where
-every run stands with its commit, versions, machine, seed, settings and exact command. Nothing is
+every run stands with its commit, versions, machine, seed, settings and exact command; a section's
+figures are those of the commit it names, and CHANGELOG.md says what has come since. Nothing is
 tuned to a stream: every model runs with its defaults unless its name, or the text above a suite's
 tables, says otherwise. Scores repeat bit by bit on one machine; events per second depend on what
 else it does. Every row is predicted before its label is learned; chunk 1 means that each label is
