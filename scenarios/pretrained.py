@@ -15,10 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from scenarios.bench.jobs import Outcome
+from scenarios.bench.jobs import Outcome, run_stream
 from scenarios.bench.suite import Job
 from scenarios.models import at_drift, build
-from scenarios.prequential import Progress, prequential
+from scenarios.prequential import Progress
 from scenarios.scenario import Card, scenario
 from streammeta.config import ModelConfig
 from streammeta.events import Event
@@ -69,15 +69,9 @@ class Pretrained:
         name, overrides = _named(job.model)
         if job.model in RECIPES:
             overrides["init"] = _initial(job.stream, job.seed, job.rows, RECIPES[job.model].learner)
-        model = build(
-            at_drift(name, card), task=card.task, seed=job.seed, chunk=job.chunk,
-            overrides=dict(job.overrides) | overrides,
-        )  # fmt: skip
-        result = prequential(
-            model, stream.events(), task=card.task, chunk=job.chunk, name=job.model,
-            seed=job.seed, score_from=card.score_from, progress=progress,
-        )  # fmt: skip
-        result.predictions.clear()
+        meant = replace(job, model=name, overrides=(*job.overrides, *overrides.items()))
+        result = run_stream(meant, stream, progress, card)
+        result.model = job.model
         return Outcome(job, card, result)
 
 

@@ -63,7 +63,7 @@ class ModelConfig(Section):
 
     learner: str = Field("meta_sgd", description="a meta-learner by name")
     partner: Annotated[str | None, BeforeValidator(_none)] = Field(
-        "r2d2", description="a second one, whose challengers and scouts join its, or none"
+        "r2d2", description="a second meta-learner, with challengers and scouts of its own, or none"
     )
     inner_lr: float = Field(0.1, gt=0)
     inner_steps: int = Field(3, ge=1, le=50)

@@ -103,7 +103,7 @@ def ask(
     for key, rows in accepted.items():
         raws = np.stack([raw for _, raw in rows])
         members, mixed, centre, scale = predict(state, key, raws)
-        steady = without_scouts(state, key, members)
+        steady = without_scouts(state, key, members) if state.bank.scouts else mixed
         births = state.births(key)
         for i, (place, raw) in enumerate(rows):
             event = events[place]

@@ -18,7 +18,6 @@ from streammeta.meta.insight import Insight, insight
 from streammeta.meta.loss import Task
 from streammeta.meta.net import Net
 from streammeta.meta.parameters import MetaParameters, pick_device
-from streammeta.registry import find
 from streammeta.replay import pose
 from streammeta.snapshot import Snapshot
 from streammeta.state import State
@@ -84,7 +83,6 @@ class Engine:
         pick_device(config.device)
         for field, name in zip(("learner", "partner"), config.learners, strict=False):
             try:
-                find("learners", name)
                 MetaParameters.fresh(self._config_of(name), Net((1, *config.hidden, 1)), self.task)
             except UsageError as error:
                 raise ConfigError(f"model.{field}: {error}") from None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scenarios import pretrained
-from scenarios.bench import Book, Job, compare, finish, run_job
+from scenarios.bench import Book, Job, compare, finish, jobs, run_job
 from scenarios.bench.jobs import Outcome, cards, unfit
 from scenarios.prequential import Result
 from scenarios.pretrained import HISTORY_SHARE, PRETRAINED, RECIPES
@@ -139,13 +139,13 @@ def job(model: str, stream: str = "sine_switch", rows: int = 900) -> Job:
 @pytest.mark.usefixtures("short")
 def test_recipes_start_from_what_another_stream_taught(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
-    real = pretrained.build
+    real = jobs.build
 
     def spy(name: str, **given: Any) -> Any:
         made.append(real(name, **given))
         return made[-1]
 
-    monkeypatch.setattr(pretrained, "build", spy)
+    monkeypatch.setattr(jobs, "build", spy)
     runs = {model: run_job(job(model)) for model in ("learner@meta_sgd", *RECIPES)}
     losses = {model: run.result.losses.tolist() for model, run in runs.items()}
     assert len({tuple(values) for values in losses.values()}) == 4, "each is a model of its own"

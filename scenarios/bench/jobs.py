@@ -77,7 +77,7 @@ def run_job(job: Job, progress: Progress | None = None) -> Outcome:
         return _best_sgd(job, stream, progress)
     if job.model.startswith(PEERS):
         return Outcome(job, stream.card, _peer(job, stream, progress))
-    return Outcome(job, stream.card, _run(job, stream, progress))
+    return Outcome(job, stream.card, run_stream(job, stream, progress))
 
 
 def _trial(job: Job) -> Trial:
@@ -85,8 +85,11 @@ def _trial(job: Job) -> Trial:
     return found
 
 
-def _run(job: Job, stream: Scenario, progress: Progress | None) -> Result:
-    card = stream.card
+def run_stream(
+    job: Job, stream: Scenario, progress: Progress | None = None, card: Card | None = None
+) -> Result:
+    """Predict and learn every row of ``stream``; another ``card`` may score fewer of them."""
+    card = card or stream.card
     model = build(
         at_drift(job.model, card),
         task=card.task,
@@ -116,7 +119,8 @@ def _run(job: Job, stream: Scenario, progress: Progress | None) -> Result:
 def _best_sgd(job: Job, stream: Scenario, progress: Progress | None) -> Outcome:
     """The rate that turns out best on this very stream: more than anybody can know beforehand."""
     tried = [
-        (rate, _run(replace(job, model=f"sgd@{rate:g}"), stream, progress)) for rate in SGD_RATES
+        (rate, run_stream(replace(job, model=f"sgd@{rate:g}"), stream, progress))
+        for rate in SGD_RATES
     ]
     up = tried[0][1].scores.higher_is_better
     rate, result = max(tried, key=lambda t: t[1].metric[t[1].scores.main] * (1.0 if up else -1.0))

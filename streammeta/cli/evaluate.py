@@ -51,7 +51,7 @@ def evaluate(
     ),
     save_init: Path | None = typer.Option(
         None,
-        help="Write the meta-parameters that streammeta has learned; --init reads them.",
+        help="Write what model.learner of streammeta has learned; --init reads it.",
         show_default=False,
     ),
     sets: list[str] = typer.Option(

@@ -13,9 +13,10 @@ from streammeta.cli.console import err, model_names, out, plain_table, progress_
 from streammeta.registry import components
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from scenarios.bench import Outcome
+    from scenarios.bench import Job, Outcome
+    from scenarios.prequential import Model
     from scenarios.scenario import Card, Scenario
     from streammeta.events import Event
     from streammeta.runtime import Pace
@@ -56,9 +57,8 @@ def replay(
         if scenario is None and not listed:
             raise typer.BadParameter("expected the name of a scenario", param_hint="SCENARIO")
         return
-    from scenarios.bench import Job, Outcome, at_drift
+    from scenarios.bench import Job, at_drift
     from scenarios.models import build, require_engine
-    from scenarios.prequential import prequential
     from scenarios.scenario import scenario as make
     from streammeta.config_file import model_overrides
     from streammeta.report import require_report
@@ -77,23 +77,12 @@ def replay(
         for name in names
     ]
     require_engine(made, overrides)
+    jobs = [Job(name, scenario, seed, rows, chunk) for name in names]
     outcomes = []
-    with progress_lines(card.rows) as lines:
-        for name, model in zip(names, made, strict=True):
-            result = prequential(
-                model,
-                _paced(stream, speed),
-                task=card.task,
-                chunk=chunk,
-                name=name,
-                seed=seed,
-                score_from=card.score_from,
-                progress=lines(name),
-            )
-            outcome = Outcome(Job(name, scenario, seed, rows, chunk), card, result)
-            outcomes.append(outcome)
-            if as_json:
-                typer.echo(json.dumps({**result.to_json(), **_drift_fields(outcome)}))
+    for outcome in _outcomes(jobs, made, stream, speed):
+        outcomes.append(outcome)
+        if as_json:
+            typer.echo(json.dumps({**outcome.result.to_json(), **_drift_fields(outcome)}))
     if not as_json:
         out().print(score_table([o.result for o in outcomes]))
         _print_drifts(outcomes[0])
@@ -104,6 +93,29 @@ def replay(
         results = [o.result for o in outcomes]
         evaluation_report(title, card.description, results, card.drifts).save(report)
         err().print(f"report: {report}")
+
+
+def _outcomes(
+    jobs: Sequence[Job], models: Sequence[Model], stream: Scenario, pace: Pace
+) -> Iterator[Outcome]:
+    """What each model did, as soon as it is done, with a progress line meanwhile."""
+    from scenarios.bench import Outcome
+    from scenarios.prequential import prequential
+
+    card = stream.card
+    with progress_lines(card.rows) as lines:
+        for job, model in zip(jobs, models, strict=True):
+            result = prequential(
+                model,
+                _paced(stream, pace),
+                task=card.task,
+                chunk=job.chunk,
+                name=job.model,
+                seed=job.seed,
+                score_from=card.score_from,
+                progress=lines(job.model),
+            )
+            yield Outcome(job, card, result)
 
 
 def _paced(stream: Scenario, pace: Pace) -> Iterator[Event]:
