@@ -126,9 +126,9 @@ def _require_initial(path: Path, models: Sequence[str]) -> None:
 
 def _save_initial(path: Path, model: Model) -> None:
     assert isinstance(model, Engine)  # that is what the default model is
-    if model.meta is None:
+    if not model.learned:
         raise UsageError(f"nothing to save in {path}: no row could be learned")
     try:
-        write_initial(path, model.meta)
+        write_initial(path, model.learned)
     except (OSError, SafetensorError) as fault:
         raise SinkError(f"cannot write {path}: {fault}") from fault

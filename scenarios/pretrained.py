@@ -20,10 +20,10 @@ from scenarios.bench.suite import Job
 from scenarios.models import at_drift, build
 from scenarios.prequential import Progress
 from scenarios.scenario import Card, scenario
-from streammeta.config import ModelConfig
+from streammeta.engine import Engine
 from streammeta.events import Event
 from streammeta.meta.training import Plan
-from streammeta.pretraining import Pretraining, from_events
+from streammeta.pretraining import Pretraining, from_events, write_pretrained
 
 HISTORY_SEED = 1_000  # added to the seed of the job
 HISTORY_ROWS = 12_000  # of the other stream, at most
@@ -32,16 +32,16 @@ PLAN = Plan(iterations=4_000, tasks=8, every=200, patience=10)
 
 
 class Recipe(NamedTuple):
-    """Which learner is trained beforehand, and whether it goes on learning on the stream."""
+    """Which model is meta-trained beforehand, and whether it goes on learning to adapt."""
 
-    learner: str
+    model: str
     online: bool
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "offline": Recipe("meta_sgd", online=False),
-    "offline_online": Recipe("meta_sgd", online=True),
-    "fine_tuned": Recipe("fine_tuning", online=False),
+    "offline": Recipe("streammeta", online=False),
+    "offline_online": Recipe("streammeta", online=True),
+    "fine_tuned": Recipe("learner@fine_tuning", online=False),
 }
 
 
@@ -68,7 +68,7 @@ class Pretrained:
         stream, card = scenario(job.stream, seed=job.seed, rows=job.rows), self.card(job)
         name, overrides = _named(job.model)
         if job.model in RECIPES:
-            overrides["init"] = _initial(job.stream, job.seed, job.rows, RECIPES[job.model].learner)
+            overrides["init"] = _initial(job.stream, job.seed, job.rows, name)
         meant = replace(job, model=name, overrides=(*job.overrides, *overrides.items()))
         result = run_stream(meant, stream, progress, card)
         result.model = job.model
@@ -80,7 +80,7 @@ def _named(model: str) -> tuple[str, dict[str, Any]]:
     recipe = RECIPES.get(model)
     if recipe is None:
         return model, {}
-    return f"learner@{recipe.learner}", {} if recipe.online else {"meta_every": 0}
+    return recipe.model, {} if recipe.online else {"meta_every": 0}
 
 
 @cache
@@ -89,22 +89,26 @@ def _folder() -> TemporaryDirectory[str]:
 
 
 @cache
-def _initial(stream: str, seed: int, rows: int | None, learner: str) -> str:
-    """The file with what ``learner`` learned from the history."""
+def _initial(stream: str, seed: int, rows: int | None, model: str) -> str:
+    """The file with what the learners of ``model`` learned from the history."""
     base = scenario(stream, seed=seed, rows=rows)
     events: Iterable[Event] = islice(base.events(), base.card.rows // HISTORY_SHARE)
     if not base.card.fixed:
         other = min(base.card.rows, HISTORY_ROWS)
         events = scenario(stream, seed=seed + HISTORY_SEED, rows=other).events()
-    given: dict[str, Any] = {"task": base.card.task, "seed": seed, "learner": learner}
-    config = ModelConfig(**given)
-    job = Pretraining(config, from_events(config, events), PLAN, stream)
-    training = job.training()
-    for _ in training.run():
-        pass
-    name = sha256(repr((stream, seed, rows, learner)).encode()).hexdigest()
+    engine = build(model, task=base.card.task, seed=seed)
+    assert isinstance(engine, Engine)
+    history = from_events(engine.config, events)
+    jobs = [Pretraining(engine.config, history, PLAN, stream, name) for name in history.metas]
+    found = []
+    for job in jobs:
+        training = job.training()
+        for _ in training.run():
+            pass
+        found.append(job.done(training))
+    name = sha256(repr((stream, seed, rows, model)).encode()).hexdigest()
     path = Path(_folder().name) / f"{name}.safetensors"
-    job.finish(training, path)
+    write_pretrained(path, jobs[0], found)
     return str(path)
 
 

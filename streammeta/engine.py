@@ -13,7 +13,7 @@ from streammeta import core, mixture, units
 from streammeta.config import ModelConfig, OuterConfig
 from streammeta.errors import ConfigError, UsageError
 from streammeta.events import Event, Label, MetaUpdated, Output, Value
-from streammeta.meta.initial import read_initial
+from streammeta.meta.initial import holds, read_initial
 from streammeta.meta.insight import Insight, insight
 from streammeta.meta.loss import Task
 from streammeta.meta.net import Net
@@ -111,7 +111,7 @@ class Engine:
         for start in range(0, len(events), size):
             self.state, made = core.step(self.state, events[start : start + size], self.metas)
             if self.meta is None and self.state.allocated:
-                self.meta, self.partner = self._first_meta(), self._first_partner()
+                self._take([self._first_meta(name) for name in self.config.learners])
             outputs += made
         return outputs
 
@@ -136,6 +136,11 @@ class Engine:
         """The meta-parameters of the learner, and of its partner where there is one."""
         return tuple(meta for meta in (self.meta, self.partner) if meta is not None)
 
+    @property
+    def learned(self) -> dict[str, MetaParameters]:
+        """The same by name; nothing before the first label."""
+        return dict(zip(self.config.learners, self.metas, strict=False))
+
     def _outer_step(self) -> list[MetaUpdated]:
         state, c = self.state, self.config
         tasks = state.memory.draw(c.tasks_per_update, state.rng)
@@ -152,8 +157,11 @@ class Engine:
                     info.skipped, name,
                 )
             )  # fmt: skip
-        self.meta, self.partner = metas[0], metas[1] if len(metas) > 1 else None
+        self._take(metas)
         return outputs
+
+    def _take(self, metas: Sequence[MetaParameters]) -> None:
+        self.meta, self.partner = metas[0], metas[1] if len(metas) > 1 else None
 
     def _config_of(self, learner: str) -> ModelConfig:
         """The config as the learner or its partner reads it."""
@@ -163,17 +171,13 @@ class Engine:
         outer = OuterConfig(modulation=self.config.outer.modulation)
         return self.config.model_copy(update={"learner": learner, "outer": outer})
 
-    def _first_meta(self) -> MetaParameters:
-        meta = MetaParameters.fresh(self.config, self.state.net, self.task)
-        if self.config.init is None:
+    def _first_meta(self, name: str) -> MetaParameters:
+        """Of the learner or its partner; from the file of ``config.init`` where it has them."""
+        init = self.config.init
+        meta = MetaParameters.fresh(self._config_of(name), self.state.net, self.task)
+        if init is None or (name != self.config.learner and not holds(init, name)):
             return meta
-        return read_initial(self.config.init, meta)
-
-    def _first_partner(self) -> MetaParameters | None:
-        partner = self.config.learners[1:]
-        if not partner:
-            return None
-        return MetaParameters.fresh(self._config_of(*partner), self.state.net, self.task)
+        return read_initial(init, name, meta)
 
     def statistics(self) -> Statistics:
         """A look inside; cheap enough to take once a second."""

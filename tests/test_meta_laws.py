@@ -273,9 +273,9 @@ def test_room_for_more_classes_keeps_what_was_learned(name: str) -> None:
 @every_learner
 def test_meta_parameters_travel_in_a_file(name: str, tmp_path: Any) -> None:
     meta, _ = meta_parameters(name, "regression").update(parts(tasks(make(name, "regression"))), 1)
-    write_initial(tmp_path / "made" / "init.safetensors", meta)
+    write_initial(tmp_path / "made" / "init.safetensors", {name: meta})
     fresh = meta_parameters(name, "regression", seed=5)
-    read = read_initial(tmp_path / "made" / "init.safetensors", fresh)
+    read = read_initial(tmp_path / "made" / "init.safetensors", name, fresh)
     assert torch.equal(read.state.theta, meta.state.theta)
     assert torch.equal(read.state.log_rates, meta.state.log_rates)
     assert read.state.taken == 0
@@ -283,9 +283,9 @@ def test_meta_parameters_travel_in_a_file(name: str, tmp_path: Any) -> None:
 
 def test_a_file_of_another_kind_of_learner_is_refused(tmp_path: Any) -> None:
     file = tmp_path / "cavia.safetensors"
-    write_initial(file, meta_parameters("cavia", "regression"), {"learner": "cavia"})
+    write_initial(file, {"cavia": meta_parameters("cavia", "regression")})
     with pytest.raises(ConfigError, match="was made by cavia, which has 35 parameters beside"):
-        read_initial(file, meta_parameters("meta_sgd", "regression"))
+        read_initial(file, "meta_sgd", meta_parameters("meta_sgd", "regression"))
 
 
 def test_options_of_the_outer_update_come_from_the_config() -> None:

@@ -25,7 +25,14 @@ from streammeta.errors import ConfigError, StreamMetaError, UsageError
 from streammeta.events import Event, Scored, TaskClosed
 from streammeta.meta.initial import described, write_initial
 from streammeta.meta.training import Plan
-from streammeta.pretraining import History, Partial, Pretraining, from_events, from_tables
+from streammeta.pretraining import (
+    History,
+    Partial,
+    Pretraining,
+    from_events,
+    from_tables,
+    write_pretrained,
+)
 from streammeta.registry import components
 from streammeta.replay import pose
 
@@ -55,10 +62,16 @@ def complaint(*args: str) -> str:
 
 
 def trained(history: History, task: str, out: Path, **changes: Any) -> None:
-    job = Pretraining(config(task, **changes), history, SHORT, "a story")
-    training = job.training()
-    list(job.run(training, Partial(out, job.identity(""))))
-    job.finish(training, out)
+    jobs = [
+        Pretraining(config(task, **changes), history, SHORT, "a story", name)
+        for name in history.metas
+    ]
+    found = []
+    for job in jobs:
+        training = job.training()
+        list(job.run(training, Partial(out, job.name, job.identity(""))))
+        found.append(job.done(training))
+    write_pretrained(out, jobs[0], found)
 
 
 # -- what it is for ----------------------------------------------------------------------------
@@ -67,9 +80,11 @@ def trained(history: History, task: str, out: Path, **changes: Any) -> None:
 def test_a_stream_that_starts_from_history_is_better_on_its_first_tasks(tmp_path: Path) -> None:
     file = tmp_path / "meta.safetensors"
     found = pretrain("sine_switch", "--rows", "4000", "--iterations", "600", out=file)
-    assert found["held_out_loss"]["after"] < 0.5 * found["held_out_loss"]["before"]
+    assert list(found["learners"]) == ["meta_sgd", "r2d2"]
+    for one in found["learners"].values():
+        assert one["held_out_loss"]["after"] < 0.5 * one["held_out_loss"]["before"]
     assert found["tasks"] > 100
-    assert not file.with_name("meta.safetensors.partial").exists()
+    assert list(tmp_path.iterdir()) == [file]
 
     def early_error(*init: str) -> float:
         """Of the first five tasks of another stream."""
@@ -88,15 +103,14 @@ def test_every_learner_can_be_trained_on_history_and_started_from(
 ) -> None:
     events = stream(task, 400)
     for name in components("learners"):
-        learner = config(task, learner=name)
+        learner = config(task, learner=name, partner="none")
         engine = Engine(learner)
         engine.observe(events)
         assert engine.meta is not None
         start = engine.meta.matching(engine.state.net, engine.state.n_classes)
         file = tmp_path / f"{name}.safetensors"
-        trained(replace(histories[task], meta=start), task, file, learner=name)
-        told = described(file)["origin"]
-        assert told["learner"] == name
+        trained(replace(histories[task], metas={name: start}), task, file, learner=name)
+        told = described(file)["origin"]["learners"][name]
         assert told["after"] <= told["before"]
         started = Engine(config(task, learner=name, init=str(file)))
         outputs = started.observe(events[:20])
@@ -112,9 +126,41 @@ def test_the_file_tells_where_it_comes_from_and_no_folder(
     file = tmp_path / "meta.safetensors"
     trained(histories[NUMBERS], NUMBERS, file)
     told = described(file)["origin"]
-    assert {"source", "learner", "seed", "iterations", "before", "after", "tasks"} <= set(told)
+    assert {"source", "learners", "seed", "tasks", "held_out", "rows"} <= set(told)
+    for one in told["learners"].values():
+        assert {"iterations", "best_iteration", "before", "after"} <= set(one)
     assert {"python", "streammeta", "torch"} <= set(told["versions"])
     assert str(tmp_path).encode() not in file.read_bytes()
+
+
+def test_the_file_holds_the_learner_and_its_partner_each_by_its_name(
+    histories: dict[str, History], tmp_path: Path
+) -> None:
+    file = tmp_path / "meta.safetensors"
+    trained(histories[NUMBERS], NUMBERS, file)
+    kept = {one["name"]: one for one in described(file)["learners"]}
+    assert list(kept) == ["meta_sgd", "r2d2"]
+
+    def started(**changes: Any) -> Engine:
+        engine = Engine(config(NUMBERS, **changes))
+        engine.observe(stream(NUMBERS, 1))
+        return engine
+
+    def same(a: Engine, b: Engine) -> dict[str, bool]:
+        return {n: np.array_equal(m.start, b.learned[n].start) for n, m in a.learned.items()}
+
+    both = started(init=str(file))
+    assert same(started(), both) == {"meta_sgd": False, "r2d2": False}
+    swapped = started(init=str(file), learner="r2d2", partner="meta_sgd")
+    assert same(swapped, both) == {"meta_sgd": True, "r2d2": True}
+    of_its_kind = started(init=str(file), learner="maml")  # from the file's first learner
+    assert np.array_equal(of_its_kind.learned["maml"].start, both.learned["meta_sgd"].start)
+    other = started(init=str(file), partner="maml")  # the file has no such partner
+    assert same(started(partner="maml"), other) == {"meta_sgd": False, "maml": True}
+
+    again = tmp_path / "again.safetensors"
+    write_initial(again, both.learned)
+    assert same(started(init=str(again)), both) == {"meta_sgd": True, "r2d2": True}
 
 
 def test_meta_parameters_of_classes_are_refused_for_numbers(
@@ -134,7 +180,7 @@ def test_every_command_takes_the_file(tmp_path: Path) -> None:
     events = list(scenario("sine_switch", rows=40).events())
     engine.observe(events)
     assert engine.meta is not None
-    write_initial(file, engine.meta)
+    write_initial(file, engine.learned)
     table.write_text("x,y\n" + "".join(f"{e.x['x']},{e.y}\n" for e in events if e.x))
     settings = tmp_path / "run.toml"
     settings.write_text(f"[source]\npath = '{table}'\ntarget = 'y'\n[metrics]\nenabled = false\n")
@@ -163,7 +209,7 @@ def test_the_tasks_are_those_that_a_live_run_closes(task: str, chunk: int, memor
     closed = [output for output in outputs if isinstance(output, TaskClosed)]
     history = from_events(made, events)
     assert len(history) == len(closed) > 10
-    assert history.x.shape == (len(closed), 16, history.meta.net.sizes[0])
+    assert history.x.shape == (len(closed), 16, history.metas["r2d2"].net.sizes[0])
     assert np.isfinite(history.x).all()
     assert history.rows == 400
 
@@ -172,7 +218,7 @@ def test_the_latest_tasks_are_held_out_and_never_drawn(histories: dict[str, Hist
     history = histories[NUMBERS]
     n = len(history)
     marked = replace(history, y=np.repeat(np.arange(n, dtype=np.float32)[:, None], 16, 1))
-    job = Pretraining(config(NUMBERS), marked, SHORT, "a story")
+    job = Pretraining(config(NUMBERS), marked, SHORT, "a story", "meta_sgd")
     kept = round(0.2 * n)
     training = job.training()
     assert training.held_out.query_y[:, 0].tolist() == list(range(n - kept, n))
@@ -206,7 +252,7 @@ def test_too_few_tasks_are_refused_with_what_was_found(histories: dict[str, Hist
     h = histories[NUMBERS]
     few = replace(h, x=h.x[:9], y=h.y[:9], support=h.support[:9], query=h.query[:9])
     with pytest.raises(UsageError, match="a story: 9 tasks in 400 rows, expected at least 10"):
-        Pretraining(config(NUMBERS), few, SHORT, "a story")
+        Pretraining(config(NUMBERS), few, SHORT, "a story", "meta_sgd")
     with pytest.raises(UsageError, match="no task in 30 rows: a task is"):
         from_events(config(NUMBERS), stream(NUMBERS, 30))
 
@@ -227,8 +273,11 @@ def test_a_file_is_read_as_evaluate_reads_it(tmp_path: Path) -> None:
     assert (found["source"], found["task"]) == ("shops.csv", "classification")
     assert (found["rows"], found["rejected"]) == (499, 1)
     assert found["tasks"] > 30
-    told = described(tmp_path / "out.safetensors")
-    assert (told["n_classes"], told["sizes"][1]) == (2, 6)
+    told = described(tmp_path / "out.safetensors")["learners"]
+    assert [(one["name"], one["n_classes"], one["sizes"][1]) for one in told] == [
+        ("meta_sgd", 2, 6),
+        ("r2d2", 2, 6),
+    ]
 
 
 # -- a folder of tasks -------------------------------------------------------------------------
@@ -306,7 +355,7 @@ LONGER = tuple("2400" if part == "800" else part for part in SMALL)  # not done 
 def test_ctrl_c_says_where_to_go_on_and_the_file_is_that_of_an_uninterrupted_run(
     tmp_path: Path,
 ) -> None:
-    cut, partial = tmp_path / "cut.safetensors", tmp_path / "cut.safetensors.partial"
+    cut, partial = tmp_path / "cut.safetensors", tmp_path / "cut.safetensors.maml.partial"
     command = [sys.executable, "-m", "streammeta.cli", "pretrain", *LONGER, "--out", str(cut)]
     settings = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     running = subprocess.Popen(
@@ -329,25 +378,27 @@ def test_ctrl_c_says_where_to_go_on_and_the_file_is_that_of_an_uninterrupted_run
     whole = tmp_path / "whole.safetensors"
     pretrain(*LONGER, out=whole)
     assert cut.read_bytes() == whole.read_bytes()
-    assert described(cut)["origin"]["best_iteration"] > 0
+    assert described(cut)["origin"]["learners"]["maml"]["best_iteration"] > 0
 
 
 def test_a_training_of_something_else_is_not_gone_on_with(
     histories: dict[str, History], tmp_path: Path
 ) -> None:
     out = tmp_path / "meta.safetensors"
-    job = Pretraining(config(NUMBERS), histories[NUMBERS], SHORT, "a story")
-    training, kept = job.training(), Partial(out, job.identity("code"))
+    job = Pretraining(config(NUMBERS), histories[NUMBERS], SHORT, "a story", "meta_sgd")
+    training, kept = job.training(), Partial(out, job.name, job.identity("code"))
     next(job.run(training, kept))
 
     other = replace(job, plan=replace(SHORT, tasks=4), source="another")
     fresh = other.training()
-    assert Partial(out, other.identity("code")).read(fresh) == "is of another source, plan"
-    assert Partial(out, job.identity("newer code")).read(fresh) == "is of another code"
+    assert (
+        Partial(out, job.name, other.identity("code")).read(fresh) == "is of another source, plan"
+    )
+    assert Partial(out, job.name, job.identity("newer code")).read(fresh) == "is of another code"
     reseeded = replace(job, config=config(NUMBERS, seed=1))
-    assert Partial(out, reseeded.identity("code")).read(fresh) == "is of another seed"
+    assert Partial(out, job.name, reseeded.identity("code")).read(fresh) == "is of another seed"
     changed = replace(job, history=replace(histories[NUMBERS], y=histories[NUMBERS].y + 1))
-    assert Partial(out, changed.identity("code")).read(fresh) == "is of another tasks"
+    assert Partial(out, job.name, changed.identity("code")).read(fresh) == "is of another tasks"
     assert fresh.iteration == 0
     again = job.training()
     assert kept.read(again) == ""
@@ -362,7 +413,7 @@ def test_fresh_begins_anew(tmp_path: Path) -> None:
     args = [*SMALL[:3], "--set", "model.hidden=[6]", "--iterations", "40"]
     out = tmp_path / "a.safetensors"
     pretrain(*args, out=out)
-    out.with_name("a.safetensors.partial").write_bytes(b"left behind")
+    out.with_name("a.safetensors.meta_sgd.partial").write_bytes(b"left behind")
     done = CliRunner().invoke(app, ["pretrain", *args, "--out", str(out), "--fresh"])
     assert done.exit_code == 0
     assert "begun afresh" not in done.stderr

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from streammeta.cli.history_source import HistorySource
-    from streammeta.config import ModelConfig
     from streammeta.meta.training import Judged, MetaTraining, Plan
     from streammeta.pretraining import History, Partial, Pretrained, Pretraining
 
@@ -36,7 +35,7 @@ streammeta pretrain history.csv --target price --time date --learner maml --set 
 streammeta pretrain tasks/ --target y
 
 [dim]A folder holds one task per file: its first model.support rows are adapted on, the next
-model.query rows judge. Ctrl-C: exit 130; the same command goes on from OUT.partial.[/]
+model.query rows judge. Ctrl-C: exit 130; the same command goes on from OUT.LEARNER.partial.[/]
 """
 
 
@@ -55,8 +54,10 @@ def pretrain(
     label_delay: int = typer.Option(0, min=0, help="Labels arrive this many rows later."),
     rows: int | None = typer.Option(None, min=1, help="Only the first rows.", show_default=False),
     to: Path = typer.Option(Path("meta.safetensors"), "--out", help="File to write."),
-    learner: str = typer.Option("meta_sgd", help="See: streammeta components show learners."),
-    iterations: int = typer.Option(20_000, min=1, help="Outer steps, at most."),
+    learner: str = typer.Option(
+        "meta_sgd", help="See: streammeta components show learners; model.partner is trained too."
+    ),
+    iterations: int = typer.Option(20_000, min=1, help="Outer steps of each learner, at most."),
     patience: int = typer.Option(
         10, min=1, help="Stop after so many judgements, 500 steps apart at most, without a best."
     ),
@@ -65,7 +66,7 @@ def pretrain(
     sets: list[str] = typer.Option(
         [], "--set", help="model.field=value, as in a config.", show_default=False
     ),
-    fresh: bool = typer.Option(False, "--fresh", help="Do not go on with OUT.partial."),
+    fresh: bool = typer.Option(False, "--fresh", help="Do not go on with what was interrupted."),
     as_json: bool = typer.Option(False, "--json", help="One JSON line on stdout."),
 ) -> None:  # fmt: skip
     """Cut history into tasks and meta-train on them; `run --init FILE` starts from the result.
@@ -86,24 +87,28 @@ def pretrain(
     every = max(1, min(MOST_BETWEEN, iterations // JUDGED))
     plan = Plan(iterations=iterations, tasks=tasks, every=every, patience=patience)
     found = _train(read, history, plan, to, fresh)
-    job = _Job(read, to, sets, learner, monotonic() - begin)
+    done = _Done(read, history, to, sets, found, monotonic() - begin)
     if as_json:
-        typer.echo(json.dumps(_record(job, history, found)))
+        typer.echo(json.dumps(_record(done)))
     else:
-        _show(job, history, found)
+        _show(done)
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _Done:
     source: HistorySource
+    history: History
     to: Path
     sets: list[str]
-    learner: str
+    found: list[Pretrained]
     seconds: float
 
     @property
-    def config(self) -> ModelConfig:
-        return self.source.config
+    def held_out(self) -> int:
+        """How many tasks were never trained on."""
+        from streammeta.pretraining import held_out
+
+        return held_out(len(self.history))
 
 
 def _names(text: str) -> list[str]:
@@ -147,26 +152,40 @@ def _read(source: HistorySource) -> History:
 
 def _train(
     source: HistorySource, history: History, plan: Plan, to: Path, fresh: bool
-) -> Pretrained:
-    """Train from the beginning or from where an interrupted training stood, and write the file."""
+) -> list[Pretrained]:
+    """Train the learner and its partner, each from the beginning or from where an interrupted
+    training stood, and write the file."""
     from safetensors import SafetensorError
 
     from scenarios.bench.journal import code
     from streammeta.errors import SinkError
-    from streammeta.pretraining import Partial, Pretraining
+    from streammeta.pretraining import Partial, Pretraining, write_pretrained
 
-    job = Pretraining(source.config, history, plan, source.name)
-    training = job.training()
-    partial = Partial(to, job.identity(code()))
-    if fresh:
+    jobs = [Pretraining(source.config, history, plan, source.name, n) for n in history.metas]
+    partials = [Partial(to, job.name, job.identity(code())) for job in jobs]
+    found = []
+    for job, partial in zip(jobs, partials, strict=True):
+        if fresh:
+            partial.clear()
+        found.append(_train_one(job, partial))
+    try:
+        write_pretrained(to, jobs[0], found)
+    except (OSError, SafetensorError) as fault:
+        raise SinkError(f"cannot write {to}: {fault}") from fault
+    for partial in partials:
         partial.clear()
+    return found
+
+
+def _train_one(job: Pretraining, partial: Partial) -> Pretrained:
+    training = job.training()
     why_not = partial.read(training)
     if why_not:
         err().print(f"{partial.path} {why_not}: begun afresh", markup=False)
         partial.clear()
     elif training.iteration:
         err().print(
-            f"going on from iteration {training.iteration:,} ({partial.path}); "
+            f"{job.name}: going on from iteration {training.iteration:,} ({partial.path}); "
             "--fresh does it anew",
             markup=False,
         )
@@ -175,27 +194,23 @@ def _train(
     except KeyboardInterrupt:
         _tell_interrupted(partial)
         raise typer.Exit(INTERRUPTED) from None
-    try:
-        found = job.finish(training, to)
-    except (OSError, SafetensorError) as fault:
-        raise SinkError(f"cannot write {to}: {fault}") from fault
-    partial.clear()
-    return found
+    return job.done(training)
 
 
 def _follow(job: Pretraining, training: MetaTraining, partial: Partial) -> None:
     console = err()
     total = job.plan.iterations
     with _bar(training, total) as bar:
-        line = bar.add_task("", total=total, completed=training.iteration, told="")
+        line = bar.add_task("", total=total, completed=training.iteration, name=job.name, told="")
         for at in job.run(training, partial):
             told = _judged(at, training)
             bar.update(line, completed=at.iteration, told=told)
             if not console.is_terminal:
-                console.print(f"iteration {at.iteration:>7,} of {total:,}  {told}", markup=False)
+                where = f"{job.name}: iteration {at.iteration:>7,} of {total:,}"
+                console.print(f"{where}  {told}", markup=False)
     if training.out_of_patience:
         console.print(
-            f"stopped at iteration {training.iteration:,}: "
+            f"{job.name}: stopped at iteration {training.iteration:,}: "
             f"{training.stale} judgements without a better one",
             markup=False,
         )
@@ -235,8 +250,8 @@ def _bar(training: MetaTraining, total: int) -> Progress:
         def render(self, task: Task) -> Text:
             return Text(f"{training.iteration:>7,} of {total:,}")
 
-    columns = (Iterations(), BarColumn(bar_width=24), TextColumn("{task.fields[told]}"),
-               TimeElapsedColumn())  # fmt: skip
+    columns = (TextColumn("{task.fields[name]}"), Iterations(), BarColumn(bar_width=24),
+               TextColumn("{task.fields[told]}"), TimeElapsedColumn())  # fmt: skip
     console = err()
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
@@ -260,47 +275,55 @@ def _reading() -> Iterator[Callable[[int, int], None] | None]:
         yield told
 
 
-def _record(job: _Job, history: History, found: Pretrained) -> dict[str, object]:
+def _record(done: _Done) -> dict[str, object]:
     """The line that ``--json`` prints."""
+    config, history = done.source.config, done.history
     return {
-        "source": job.source.name,
-        "task": job.config.task,
-        "learner": job.config.learner,
-        "out": str(job.to),
+        "source": done.source.name,
+        "task": config.task,
+        "out": str(done.to),
         "rows": history.rows,
         "rejected": history.rejected,
-        "tasks": found.tasks,
-        "held_out_tasks": found.held_out,
-        "held_out_loss": {"before": round(found.before, 6), "after": round(found.after, 6)},
-        "iterations": found.iterations,
-        "best_iteration": found.best_iteration,
-        "seconds": round(job.seconds, 3),
-        "device": str(history.meta.device),
-        "seed": job.config.seed,
+        "tasks": len(history),
+        "held_out_tasks": done.held_out,
+        "learners": {
+            one.learner: {
+                "held_out_loss": {"before": round(one.before, 6), "after": round(one.after, 6)},
+                "iterations": one.iterations,
+                "best_iteration": one.best_iteration,
+            }
+            for one in done.found
+        },
+        "seconds": round(done.seconds, 3),
+        "device": str(done.found[0].meta.device),
+        "seed": config.seed,
     }
 
 
-def _show(job: _Job, history: History, found: Pretrained) -> None:
-    start = "random" if job.config.init is None else f"from {job.config.init}"
-    table = plain_table(f"{job.source.name}, {job.config.learner}, seed {job.config.seed}")
-    table.add_column("meta-parameters")
-    for name in ("held-out loss", "tasks", "iterations", "seconds"):
+def _show(done: _Done) -> None:
+    config = done.source.config
+    start = "random" if config.init is None else f"from {config.init}"
+    trained, judged = len(done.history) - done.held_out, done.held_out
+    title = f"{done.source.name}, seed {config.seed}: {trained} tasks trained on, {judged} held out"
+    table = plain_table(title)
+    table.add_column("learner")
+    for name in (f"held-out loss, {start}", "pre-trained", "best after"):
         table.add_column(name, justify="right")
-    judged = f"{found.held_out} held out"
-    table.add_row(start, number(found.before), judged, "0", "-")
-    table.add_row(
-        "pre-trained", number(found.after), f"{found.tasks - found.held_out} trained on",
-        f"{found.best_iteration:,} of {found.iterations:,}", f"{job.seconds:.1f}",
-    )  # fmt: skip
+    for one in done.found:
+        table.add_row(
+            one.learner, number(one.before), number(one.after),
+            f"{one.best_iteration:,} of {one.iterations:,}",
+        )  # fmt: skip
     out().print(table)
-    if not found.best_iteration:
-        out().print("nothing was better than the start, which is what the file holds")
-    out().print(f"use it: {_command(job)}", markup=False, soft_wrap=True)
+    for one in done.found:
+        if not one.best_iteration:
+            out().print(f"{one.learner}: nothing was better than the start, which the file holds")
+    out().print(f"{done.seconds:.1f} s; use it: {_command(done)}", markup=False, soft_wrap=True)
 
 
-def _command(job: _Job) -> str:
+def _command(done: _Done) -> str:
     """How to start from the file, with the settings that it was made with."""
-    sets = [part for setting in job.sets for part in ("--set", setting)]
-    if job.learner != type(job.config).model_fields["learner"].default:
-        sets += ["--set", f"model.learner={job.learner}"]
-    return join(["streammeta", "run", "CONFIG", *sets, "--init", str(job.to)])
+    config, sets = done.source.config, [part for one in done.sets for part in ("--set", one)]
+    if config.learner != type(config).model_fields["learner"].default:
+        sets += ["--set", f"model.learner={config.learner}"]
+    return join(["streammeta", "run", "CONFIG", *sets, "--init", str(done.to)])

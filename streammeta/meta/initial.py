@@ -16,22 +16,31 @@ from streammeta.errors import ConfigError
 from streammeta.meta.net import Net, refit
 from streammeta.meta.parameters import MetaParameters
 
+PARTS = ("theta", "log_rates", "extra")  # of each learner, as NAME.PART
+
 
 def write_initial(
-    path: str | Path, meta: MetaParameters, origin: Mapping[str, Any] | None = None
+    path: str | Path,
+    metas: Mapping[str, MetaParameters],
+    origin: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save the meta-parameters and inner rates; the shape of the network goes along.
+    """Save what each learner has learned, by its name; the shape of the network goes along.
 
     ``origin``: how they came about, JSON-able, for whoever opens the file. The file is there in
     whole or as it was before; the same parameters give the same bytes.
     """
-    tensors = {n: meta.tensors()[n] for n in ("theta", "log_rates", "extra")}
-    told: dict[str, Any] = {
-        "sizes": list(meta.net.sizes),
-        "task": meta.learner.task,
-        "n_classes": meta.n_classes,
-        "updates": meta.updates,
-    }
+    tensors = {f"{name}.{n}": m.tensors()[n] for name, m in metas.items() for n in PARTS}
+    learners = [
+        {
+            "name": name,
+            "sizes": list(meta.net.sizes),
+            "task": meta.learner.task,
+            "n_classes": meta.n_classes,
+            "updates": meta.updates,
+        }
+        for name, meta in metas.items()
+    ]
+    told: dict[str, Any] = {"learners": learners}
     if origin is not None:
         told["origin"] = dict(origin)
     path = Path(path)
@@ -45,7 +54,8 @@ def write_initial(
 
 
 def described(path: str | Path) -> dict[str, Any]:
-    """What a file of meta-parameters says of itself: shape, task, and ``origin`` if it was told.
+    """What a file of meta-parameters says of itself: its ``learners`` with their shapes and tasks,
+    and ``origin`` if it was told.
 
     Raises:
         ConfigError: no such file, or not such a file.
@@ -53,46 +63,60 @@ def described(path: str | Path) -> dict[str, Any]:
     return _open(path)[0]
 
 
-def read_initial(path: str | Path, meta: MetaParameters) -> MetaParameters:
-    """``meta`` with the parameters of the file; the outer optimiser starts afresh.
+def read_initial(path: str | Path, name: str, meta: MetaParameters) -> MetaParameters:
+    """``meta`` with what the file holds of the learner ``name``, or else of its first learner; the
+    outer optimiser starts afresh.
 
     Raises:
         ConfigError: no such file, not such a file, or made for another shape, task or kind of
             learner.
     """
     told, tensors = _open(path)
-    sizes, task, n_classes = tuple(told["sizes"]), told["task"], int(told["n_classes"])
-    net, made = meta.net, Net(sizes)
-    if sizes[:-1] != net.sizes[:-1] or task != meta.learner.task:
+    by_name = {one["name"]: one for one in told["learners"]}
+    of = by_name.get(name, told["learners"][0])
+    kept = {n: tensors[f"{of['name']}.{n}"] for n in PARTS}
+    made, net = Net(tuple(of["sizes"])), meta.net
+    if made.sizes[:-1] != net.sizes[:-1] or of["task"] != meta.learner.task:
         raise ConfigError(
-            f"model.init: {path} was made for {task} with layers {list(sizes)}; "
+            f"model.init: {path} was made for {of['task']} with layers {of['sizes']}; "
             f"this stream needs {meta.learner.task} with {list(net.sizes)}"
         )
     # the stream it comes from may have had more classes than this one has room for as yet
-    tensors["theta"] = refit(tensors["theta"], made, net)
-    current, rates = meta.tensors(), tensors["log_rates"]
+    kept["theta"] = refit(kept["theta"], made, net)
+    current, rates = meta.tensors(), kept["log_rates"]
     if rates.shape != current["log_rates"].shape or made != net:
         spread = np.broadcast_to(rates.mean(), current["log_rates"].shape)
-        tensors["log_rates"] = spread.astype(np.float32)
-    extra = tensors.setdefault("extra", current["extra"])  # files of before have none
-    if extra.shape != current["extra"].shape:
-        by = told.get("origin", {}).get("learner", "another learner")
+        kept["log_rates"] = spread.astype(np.float32)
+    if kept["extra"].shape != current["extra"].shape:
         raise ConfigError(
-            f"model.init: {path} was made by {by}, which has {extra.size} parameters beside the "
-            f"network's; the learner here has {current['extra'].size}"
+            f"model.init: {path} was made by {of['name']}, which has {kept['extra'].size} "
+            f"parameters beside the network's; {name} has {current['extra'].size}"
         )
-    return meta.with_tensors({**current, **tensors}, min(n_classes, net.sizes[-1]), 0)
+    return meta.with_tensors({**current, **kept}, min(int(of["n_classes"]), net.sizes[-1]), 0)
+
+
+def holds(path: str | Path, name: str) -> bool:
+    """Whether the file has meta-parameters of the learner ``name``.
+
+    Raises:
+        ConfigError: no such file, or not such a file.
+    """
+    return any(one["name"] == name for one in described(path)["learners"])
 
 
 def _open(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
         with safe_open(path, framework="numpy") as image:
             told = dict(json.loads((image.metadata() or {})["streammeta"]))
-        for name in ("sizes", "task", "n_classes"):
-            told[name]
         tensors = load_file(path)
+        for one in told["learners"]:
+            for name in ("sizes", "task", "n_classes"):
+                one[name]
+            for part in PARTS:
+                tensors[f"{one['name']}.{part}"]
+        told["learners"][0]
     except FileNotFoundError:
         raise ConfigError(f"model.init: {path} does not exist") from None
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, LookupError, TypeError, ValueError, OSError) as error:
         raise ConfigError(f"model.init: {path} holds no meta-parameters ({error})") from None
     return told, tensors

@@ -2,6 +2,20 @@
 
 from streammeta.pretraining.history import History, from_events, from_tables
 from streammeta.pretraining.partial import Partial
-from streammeta.pretraining.training import Pretrained, Pretraining
+from streammeta.pretraining.training import (
+    Pretrained,
+    Pretraining,
+    held_out,
+    write_pretrained,
+)
 
-__all__ = ["History", "Partial", "Pretrained", "Pretraining", "from_events", "from_tables"]
+__all__ = [
+    "History",
+    "Partial",
+    "Pretrained",
+    "Pretraining",
+    "from_events",
+    "from_tables",
+    "held_out",
+    "write_pretrained",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -29,8 +29,8 @@ class History:
 
     ``x (N, L, D)`` standardised inputs and ``y (N, L)`` targets; support before column ``at``,
     query from there on. Of task ``i`` the ``support[i]`` rows before ``at`` and the ``query[i]``
-    after it are its own, the others padding. ``rejected``: rows that could not be used, and the
-    reason of the first.
+    after it are its own, the others padding. ``metas``: of the learner, and of its partner where
+    there is one, by name. ``rejected``: rows that could not be used, and the reason of the first.
     """
 
     x: NDArray[np.float32]
@@ -38,7 +38,7 @@ class History:
     support: NDArray[np.int64]
     query: NDArray[np.int64]
     at: int
-    meta: MetaParameters
+    metas: Mapping[str, MetaParameters]
     n_classes: int
     rows: int
     rejected: int = 0
@@ -155,9 +155,9 @@ def _history(
             f"{why if found.rejected else ''}"
         )
     x, y = units.standard_tasks(state, found.tasks())
-    meta = engine.meta.matching(state.net, state.n_classes)
+    metas = {n: m.matching(state.net, state.n_classes) for n, m in engine.learned.items()}
     return History(
-        x, y, support, query, c.support, meta, state.n_classes, state.rows, found.rejected,
+        x, y, support, query, c.support, metas, state.n_classes, state.rows, found.rejected,
         found.reason,
     )  # fmt: skip
 

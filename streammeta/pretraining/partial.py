@@ -17,10 +17,11 @@ NAME = "streammeta.pretraining"  # of its entry in the file's metadata
 
 
 class Partial:
-    """``OUT.partial``: the training as of the last judgement, and what it is a training of."""
+    """``OUT.NAME.partial``: the training of the learner ``name`` as of the last judgement, and what
+    it is a training of."""
 
-    def __init__(self, out: Path, identity: Mapping[str, str]) -> None:
-        self.path = out.with_name(f"{out.name}.partial")
+    def __init__(self, out: Path, name: str, identity: Mapping[str, str]) -> None:
+        self.path = out.with_name(f"{out.name}.{name}.partial")
         self.identity = dict(identity)
 
     def write(self, training: MetaTraining) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from streammeta.errors import UsageError
 from streammeta.meta.gradient_based import GradientLearner
 from streammeta.meta.initial import write_initial
 from streammeta.meta.learner import Batch
+from streammeta.meta.parameters import MetaParameters
 from streammeta.meta.training import Judged, MetaTraining, Plan, query_loss
 from streammeta.pretraining.history import History
 from streammeta.pretraining.partial import Partial
@@ -31,19 +32,20 @@ PACKAGES = ("streammeta", "torch", "numpy")  # whose versions the file tells
 
 
 class Pretrained(NamedTuple):
-    """What came out: mean query loss of the held-out tasks before and with the best state."""
+    """What a learner came to: mean query loss of the held-out tasks before and with the best
+    state, which is ``meta``."""
 
+    learner: str
     before: float
     after: float
     iterations: int
     best_iteration: int
-    tasks: int
-    held_out: int
+    meta: MetaParameters
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Offline meta-training with the learner of ``config``; ``source`` is told in the file.
+    """Offline meta-training of one learner of ``history``; ``source`` is where that comes from.
 
     Draws are of all tasks but the latest fifth, each with 1 to all of its support rows; the
     latest are judged with all of it.
@@ -56,6 +58,7 @@ class Pretraining:
     history: History
     plan: Plan
     source: str
+    name: str
 
     def __post_init__(self) -> None:
         n, rows = len(self.history), self.history.rows
@@ -65,20 +68,24 @@ class Pretraining:
                 f"more rows, or smaller tasks (model.support is {self.config.support}, "
                 f"model.query {self.config.query})"
             )
-        if not isinstance(self.history.meta.learner, GradientLearner):
+        if not isinstance(self.meta.learner, GradientLearner):
             raise UsageError(
-                f"learner {self.config.learner!r} is no GradientLearner: only those can be "
-                "trained offline"
+                f"learner {self.name!r} is no GradientLearner: only those can be trained offline"
             )
+
+    @property
+    def meta(self) -> MetaParameters:
+        """Where the learner starts."""
+        return self.history.metas[self.name]
 
     @property
     def held_out(self) -> int:
         """How many tasks, the latest, are judged and never learned."""
-        return max(1, round(HELD_OUT * len(self.history)))
+        return held_out(len(self.history))
 
     def training(self) -> MetaTraining:
         """The training before its first iteration; the start is what it has to be better than."""
-        meta, n = self.history.meta, len(self.history)
+        meta, n = self.meta, len(self.history)
         learner = meta.learner
         assert isinstance(learner, GradientLearner)
         last = np.arange(n - self.held_out, n)
@@ -100,23 +107,14 @@ class Pretraining:
             partial.write(training)
             yield judged
 
-    def finish(self, training: MetaTraining, path: Path) -> Pretrained:
-        """Write the best state to ``path`` and say what it is worth.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        meta = self.history.meta
-        before = query_loss(
-            training.learner, meta.state, training.held_out, self.history.n_classes
-        )  # fmt: skip
-        told = Pretrained(
-            before, training.lowest, training.iteration, training.best_iteration,
-            len(self.history), self.held_out,
-        )  # fmt: skip
+    def done(self, training: MetaTraining) -> Pretrained:
+        """What the best state is, and what it is worth."""
+        meta, n_classes = self.meta, self.history.n_classes
+        before = query_loss(training.learner, meta.state, training.held_out, n_classes)
         best = replace(meta, state=training.best, updates=training.best_iteration)
-        write_initial(path, best, self._manifest(told))
-        return told
+        return Pretrained(
+            self.name, before, training.lowest, training.iteration, training.best_iteration, best
+        )
 
     def identity(self, code: str) -> dict[str, str]:
         """What has to be the same for a training to go on, part by part; ``code`` is a hash."""
@@ -124,16 +122,17 @@ class Pretraining:
         tasks = sha256()
         for part in (h.x, h.y, h.support, h.query):
             tasks.update(np.ascontiguousarray(part).tobytes())
-        for name, start in h.meta.tensors().items():
+        for name, start in self.meta.tensors().items():
             tasks.update(name.encode() + start.tobytes())
         model = self.config.model_dump(mode="json", exclude={"seed", "device"})
         return {
             "source": self.source,
+            "learner": self.name,
             "tasks": tasks.hexdigest(),
             "model": str(sorted(model.items())),
             "seed": str(self.config.seed),
             "plan": str(sorted(asdict(self.plan).items())),
-            "device": str(h.meta.device),
+            "device": str(self.meta.device),
             "versions": str(sorted(versions().items())),
             "code": code,
         }
@@ -145,18 +144,32 @@ class Pretraining:
     def _batch(self, chosen: NDArray[np.int64], support: NDArray[np.int64]) -> Batch:
         h = self.history
         parts = pose(h.x[chosen], h.y[chosen], support, h.query[chosen], h.at)
-        return Batch(*(torch.from_numpy(part).to(h.meta.device) for part in parts))
+        return Batch(*(torch.from_numpy(part).to(self.meta.device) for part in parts))
 
-    def _manifest(self, told: Pretrained) -> Mapping[str, Any]:
-        return {
-            "source": self.source,
-            "learner": self.config.learner,
-            "seed": self.config.seed,
-            "rows": self.history.rows,
-            **told._asdict(),
-            "plan": asdict(self.plan),
-            "versions": versions(),
-        }
+
+def write_pretrained(path: Path, job: Pretraining, found: Sequence[Pretrained]) -> None:
+    """One file with the best states of all the learners that were trained as ``job`` was.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    told = ("before", "after", "iterations", "best_iteration")
+    origin = {
+        "source": job.source,
+        "learners": {one.learner: {name: getattr(one, name) for name in told} for one in found},
+        "seed": job.config.seed,
+        "rows": job.history.rows,
+        "tasks": len(job.history),
+        "held_out": job.held_out,
+        "plan": asdict(job.plan),
+        "versions": versions(),
+    }
+    write_initial(path, {one.learner: one.meta for one in found}, origin)
+
+
+def held_out(tasks: int) -> int:
+    """How many of so many tasks, the latest, are never trained on."""
+    return max(1, round(HELD_OUT * tasks))
 
 
 def versions() -> dict[str, str]:
