@@ -51,7 +51,7 @@ def evaluate(
     ),
     save_init: Path | None = typer.Option(
         None,
-        help="Write what model.learner of streammeta has learned; --init reads it.",
+        help="Write what streammeta has learned about adapting; --init reads it.",
         show_default=False,
     ),
     sets: list[str] = typer.Option(
