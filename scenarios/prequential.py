@@ -273,10 +273,12 @@ def _trait(model: Model, name: str) -> Any:
 def _plain(insight: Insight) -> dict[str, Any]:
     """JSON-able."""
     layers = [
-        {name: _finite(value) if isinstance(value, float) else value for name, value in told}
-        for told in (layer._asdict().items() for layer in insight.layers)
+        {name: _finite(value) if isinstance(value, float) else value for name, value in values}
+        for values in (layer._asdict().items() for layer in insight.layers)
     ]
-    return insight._asdict() | {"layers": layers, "likeness": _finite(insight.likeness)}
+    inputs = {one.name: _finite(one.share) for one in insight.inputs}
+    told = {"layers": layers, "likeness": _finite(insight.likeness), "inputs": inputs}
+    return insight._asdict() | told
 
 
 def _finite(value: float) -> float | None:

@@ -201,6 +201,21 @@ class ColumnMap:
     def _count(self, kind: str) -> None:
         self.schema_changes[kind] = self.schema_changes.get(kind, 0) + 1
 
+    def columns(self) -> dict[str, list[int]]:
+        """The columns of each feature; those that features share by hash are in both.
+
+        >>> columns = ColumnMap()
+        >>> row = columns.row({"day": "mon", "temp": 21.5})
+        >>> columns.columns()["temp"]
+        [16]
+        """
+        found = {name: [column] for name, column in self.numeric.items()}
+        for name, (start, room, _) in self.blocks.items():
+            found[name] = list(range(start, start + room))
+        for name, column in self.flags.items():
+            found[name].append(column)
+        return found
+
     def to_info(self) -> dict[str, Any]:
         """JSON-ready form, a copy."""
         blocks = self.blocks.items()

@@ -210,8 +210,9 @@ class Engine:
         newest = max(0, state.memory.seen - min(state.memory.part, LOOKED_AT))
         x, y = units.standard_tasks(state, state.memory.since(newest))
         x, y = x[:, : c.support], y[:, : c.support]
+        columns = units.columns_of_inputs(state)
         return tuple(
-            insight(name, meta.matching(state.net, state.n_classes), x, y, state.n_classes)
+            insight(name, meta.matching(state.net, state.n_classes), x, y, state.n_classes, columns)
             for name, meta in zip(c.learners, self.metas, strict=True)
         )
 

@@ -21,6 +21,17 @@ def inputs(state: State, key: int, raw: NDArray[np.float64]) -> NDArray[np.float
     return out
 
 
+def columns_of_inputs(state: State) -> dict[str, list[int]]:
+    """Which network inputs each feature stands in, and each label before (``label -1`` is the
+    newest)."""
+    found = state.columns.columns()
+    start, lags = state.columns.width, state.config.lags
+    each = (state.width - start) // max(1, lags)
+    for i in range(lags):
+        found[f"label -{i + 1}"] = list(range(start + i * each, start + (i + 1) * each))
+    return found
+
+
 def units(state: State, key: int) -> tuple[float, float]:
     """Centre and scale of the target: 0 and 1 for classes, running moments for numbers.
 

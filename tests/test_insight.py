@@ -15,14 +15,19 @@ from streammeta.meta.insight import Insight, insight
 from streammeta.meta.net import Net
 from streammeta.meta.parameters import MetaParameters
 from streammeta.registry import components
+from streammeta.replay import pose
 
 NET = Net((2, 8, 6, 1))
 Floats = NDArray[np.float32]
 
 
 def looked_at(name: str, x: Floats, y: Floats) -> Insight:
+    return insight(name, fresh(name), x, y, 1, {"left": [0], "right": [1]})
+
+
+def fresh(name: str) -> MetaParameters:
     settings = ModelConfig.model_validate({"task": "regression", "learner": name})
-    return insight(name, MetaParameters.fresh(settings, NET, "regression"), x, y, 1)
+    return MetaParameters.fresh(settings, NET, "regression")
 
 
 def tasks(n: int = 12, rows: int = 16) -> tuple[Floats, Floats]:
@@ -72,6 +77,31 @@ def test_tasks_that_differ_in_two_ways_move_in_two_directions() -> None:
     assert abs(found.likeness) < 0.2
     many = looked_at("r2d2", *tasks(40))
     assert many.directions > 2
+
+
+@pytest.mark.parametrize("name", ["meta_sgd", "r2d2", "cavia"])
+def test_outer_steps_learn_which_input_it_is_whose_meaning_differs(name: str) -> None:
+    """Every task has another slope in the second input; nobody minds the first."""
+    x, _ = tasks(40)
+    slopes = np.random.default_rng(2).normal(size=(40, 1)).astype(np.float32)
+    y, rows = 3 * slopes * x[:, :, 1], np.full(40, 8)
+    meta = fresh(name)
+    columns = {"left": [0], "right": [1]}
+    before = {one.name: one.share for one in insight(name, meta, x, y, 1, columns).inputs}
+    for _ in range(200):
+        meta, _ = meta.update(pose(x, y, rows, rows, 8), 1)
+    after = insight(name, meta, x, y, 1, columns).inputs
+    assert before["right"] < 0.6
+    assert (after[0].name, after[0].share > 0.8) == ("right", True)
+    assert sum(one.share for one in after) == pytest.approx(1.0)
+
+
+def test_inputs_are_told_by_the_names_of_features_and_labels_before() -> None:
+    engine = Engine(config(NUMBERS, lags=2))
+    run(engine, stream(NUMBERS, 200))
+    for told in engine.insights():
+        assert {one.name for one in told.inputs} == {"a", "b", "c", "label -1", "label -2"}
+        assert sum(one.share for one in told.inputs) == pytest.approx(1.0)
 
 
 def test_looking_changes_nothing_and_needs_a_task() -> None:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from scenarios.prequential import Result
 
 
+LEAST_SHARE, MOST_INPUTS = 0.01, 10  # of the inputs that are told
+
+
 def evaluation_report(
     title: str,
     told: str,
@@ -77,6 +80,10 @@ def _insights(page: Report, found: Sequence[Insight]) -> None:
         ]  # fmt: skip
         head = ["parameters", "least inner rate", "median", "greatest", "share of the moves"]
         page.table(head, rows)
+        named = [one for one in told.inputs if one.share >= LEAST_SHARE][:MOST_INPUTS]
+        if named:
+            page.text("What adaptation changes most is what the prediction makes of these inputs:")
+            page.table(["input", "share of the change"], [[n, f"{s:.1%}"] for n, s in named])
 
 
 def _rolling(result: Result, window: int) -> Line:

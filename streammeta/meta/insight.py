@@ -1,12 +1,14 @@
-"""What a meta-learner has learned, in figures: its rates and its moves, layer by layer."""
+"""What a meta-learner has learned, in figures: its rates, its moves, and what they change."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from streammeta.meta.gradient_based import GradientLearner
 from streammeta.meta.learner import PlainSteps
@@ -26,6 +28,13 @@ class LayerInsight(NamedTuple):
     share: float
 
 
+class InputInsight(NamedTuple):
+    """One input: the ``share`` it has in how adaptation changes what is made of the inputs."""
+
+    name: str
+    share: float
+
+
 class Insight(NamedTuple):
     """What adapting to ``tasks`` tasks does to the meta-parameters after ``updates`` outer steps.
 
@@ -33,6 +42,8 @@ class Insight(NamedTuple):
     squared length of the moves, and ``first`` how much the first one holds. Few directions mean
     that tasks differ in few ways, and that the meta-parameters know them. ``likeness``: mean
     cosine between the moves of two tasks: near 1 where every task asks for the same correction.
+    ``inputs``: by the squared change, over all tasks and rows, of the gradient of the prediction
+    (class scores, in classification) by the input, times the input's variance; greatest first.
     """
 
     learner: str
@@ -42,23 +53,33 @@ class Insight(NamedTuple):
     directions: int
     first: float
     likeness: float
+    inputs: tuple[InputInsight, ...]
 
 
 def insight(
-    name: str, meta: MetaParameters, x: NDArray[np.float32], y: NDArray[np.float32], n_classes: int
+    name: str,
+    meta: MetaParameters,
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    n_classes: int,
+    columns: Mapping[str, Sequence[int]],
 ) -> Insight:
-    """Adapt to supports ``x (B, S, D)``, ``y (B, S)`` in one batch and look at the moves."""
+    """Adapt to supports ``x (B, S, D)``, ``y (B, S)`` in one batch and look at the moves.
+
+    ``columns``: by name, those of ``D`` in which an input stands.
+    """
     tx, ty = (torch.from_numpy(part).to(meta.device) for part in (x, y))
     fast, _ = meta.learner.adapt(meta.state, tx, ty, torch.ones_like(ty), n_classes)
+    sane = torch.isfinite(fast).all(1)
+    fast, tx = fast[sane], tx[sane]
     moves = (fast - meta.state.theta).double().cpu().numpy()
-    moves = moves[np.isfinite(moves).all(1)]
     squares = np.linalg.svd(moves, compute_uv=False) ** 2 if len(moves) else np.zeros(0)
     total = max(float(squares.sum()), np.finfo(float).tiny)
     enough = int((np.cumsum(squares) < EXPLAINED * total).sum()) + 1 if squares.any() else 0
     return Insight(
         name, meta.updates, len(moves), _layers(meta, moves, total),
         min(enough, len(squares)), float(squares[0] / total) if len(squares) else 0.0,
-        _likeness(moves),
+        _likeness(moves), _inputs(meta, fast, tx, n_classes, columns),
     )  # fmt: skip
 
 
@@ -84,6 +105,36 @@ def _rates(meta: MetaParameters) -> NDArray[np.float64]:
         rates = learner.rates(meta.state).double().cpu().numpy()
         return np.broadcast_to(rates, (n,))
     return np.full(n, np.nan)
+
+
+def _inputs(
+    meta: MetaParameters,
+    fast: Tensor,
+    x: Tensor,
+    n_classes: int,
+    columns: Mapping[str, Sequence[int]],
+) -> tuple[InputInsight, ...]:
+    changed = np.zeros(x.shape[-1])
+    for output in range(n_classes):
+        change = _slope(meta, fast, x, output) - _slope(
+            meta, meta.state.theta.expand_as(fast), x, output
+        )
+        changed += change.double().square().sum((0, 1)).cpu().numpy()
+    if len(x):
+        changed *= x.double().flatten(0, 1).var(0, correction=0).cpu().numpy()
+    total = max(float(changed.sum()), np.finfo(float).tiny)
+    shares = {name: float(changed[list(at)].sum() / total) for name, at in columns.items()}
+    ranked = sorted(shares.items(), key=lambda item: -item[1])
+    return tuple(InputInsight(name, share) for name, share in ranked)
+
+
+def _slope(meta: MetaParameters, theta: Tensor, x: Tensor, output: int) -> Tensor:
+    """Gradient ``(B, S, D)`` of one output by the inputs."""
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        value = meta.learner.predict(theta.detach(), x)[..., output].sum()
+        (found,) = torch.autograd.grad(value, x)
+    return found
 
 
 def _likeness(moves: NDArray[np.float64]) -> float:
