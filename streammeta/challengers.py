@@ -122,7 +122,7 @@ def scout(
         raw, targets = rows.latest(key, window)
         x, y = inputs(state, key, raw), standard_targets(state, key, targets)
         start = random_start(state)
-        theta = adapted(state, meta, x, y, start)
+        theta = adapted(state, meta, x, y, start, few=True)  # no device is faster
         if theta is None:
             continue
         if not state.bank.live[key, slot]:
@@ -138,13 +138,16 @@ def adapted(
     x: NDArray[np.float32],
     y: NDArray[np.float32],
     start: NDArray[np.float32] | None,
+    *,
+    few: bool = False,
 ) -> NDArray[np.float32] | None:
     """Fast weights ``(P,)`` for a support ``x (S, D)``, ``y (S,)``; ``None`` if not finite.
 
-    Compiled where the learner allows it: a test holds both ways together.
+    Compiled on the CPU where the meta-parameters live there or the rows are ``few``, and the
+    learner allows it: a test holds both ways together.
     """
     n_classes = state.n_classes
-    plan = meta.plan(start)
+    plan = meta.plan(start) if few or meta.device.type == "cpu" else None
     if plan is None:
         theta, _ = meta.adapt(x, y, n_classes, start)
     else:

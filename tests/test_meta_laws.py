@@ -354,7 +354,9 @@ def test_the_loop_adapts_and_learns_to_adapt_on_the_device(name: str, task: Task
         y: Any = float(a - b) if task == "regression" else ("up" if a > b else "down")
         outputs += engine.observe([Event(str(i), {"a": float(a), "b": float(b)}, y)])
         outputs += engine.replay()
-    assert any(isinstance(o, Adapted) and math.isfinite(o.loss_after) for o in outputs)
+    found = [o for o in outputs if isinstance(o, Adapted)]
+    assert all(math.isfinite(o.loss_after) for o in found)
+    assert {"start", "growth", "scout"} <= {o.trigger for o in found}
     assert any(isinstance(o, MetaUpdated) and math.isfinite(o.loss) for o in outputs)
     assert engine.meta is not None
     assert all(part.is_cuda for part in engine.meta.state)

@@ -140,17 +140,15 @@ class MetaParameters:
         return self.state.theta.cpu().numpy()
 
     def plan(self, start: NDArray[np.float32] | None = None) -> PlainSteps | RidgeHead | None:
-        """What compiled code needs to adapt in the place of ``adapt``, with the same ``start``;
-        ``None`` where only the learner itself can, or where it does so on another device."""
-        if self.device.type != "cpu":
-            return None
+        """What compiled code needs to adapt on the CPU in the place of ``adapt``, with the same
+        ``start``; ``None`` where only the learner itself can."""
         if start is None:
             return self._plan
         return self._plan_from(self.learner.init(torch.from_numpy(start)))
 
     @cached_property
     def _plan(self) -> PlainSteps | RidgeHead | None:
-        return self._plan_from(self.state)
+        return self._plan_from(State(*(part.cpu() for part in self.state)))
 
     def _plan_from(self, state: State) -> PlainSteps | RidgeHead | None:
         made: PlainSteps | RidgeHead | None = getattr(self.learner, "plan", _none)(state)
