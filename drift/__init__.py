@@ -1,6 +1,6 @@
 """WHEN did the stream change: drift detectors, segments, and how to judge them.
 
-Needs River only; neither torch nor streammeta.
+Needs River and numba; neither torch nor streammeta.
 
 A detector over a list of errors (1 = wrong):
 
@@ -21,9 +21,10 @@ The same as segments, by several detectors at once, and how good that was:
 (13,)
 """
 
+from drift.calibration import calibrated
 from drift.detector import Detector, Status
 from drift.evaluation import Report, evaluate, every, never
-from drift.river_detectors import DETECTORS, make_detector
+from drift.registry import DETECTORS, make_detector
 from drift.segmenter import (
     TABLE,
     Action,
@@ -35,6 +36,7 @@ from drift.segmenter import (
     transition_table,
 )
 from drift.signals import SIGNALS, ErrorSignal, RatioSignal, Signal
+from drift.stacked import StackedDetectors
 
 __all__ = [
     "DETECTORS",
@@ -49,8 +51,10 @@ __all__ = [
     "Report",
     "Segmenter",
     "Signal",
+    "StackedDetectors",
     "State",
     "Status",
+    "calibrated",
     "default_detectors",
     "evaluate",
     "every",

@@ -20,15 +20,15 @@ imported when the first detector is made, not with this module.
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from drift.detector import Detector, Input, Status
+from drift.detector import Input, Status
 from drift.signals import CLIP
 
+WARN = 0.7  # of the level, where that is set
 _STABLE, _WARNING, _DRIFT = Status.STABLE, Status.WARNING, Status.DRIFT
 
 
@@ -42,17 +42,21 @@ def _river_class(*spellings: str) -> Any:
     raise ImportError(f"the installed river has no detector {' or '.join(spellings)}")
 
 
-class _River:
-    """A River detector and the parameters to make it anew."""
+_Kind = TypeVar("_Kind", bound="_River")
 
-    __slots__ = ("_params", "_river")
+
+class _River:
+    """A River detector and ``params``, the parameters to make it anew."""
+
+    __slots__ = ("_river", "params")
     name: str = ""
     input: Input = "real"
     has_warning: bool = False
+    slow: ClassVar[bool] = False
     _spellings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, **params: Any) -> None:
-        self._params: dict[str, Any] = params
+        self.params: dict[str, Any] = params
         self.reset()
 
     @classmethod
@@ -60,9 +64,22 @@ class _River:
         """The defaults for ``signal`` ("error" or "ratio"); ``seed`` where there is chance."""
         return cls()
 
+    def at(self: _Kind, level: float) -> _Kind:
+        """A new one with the same settings, which raises the fewer alarms the higher ``level``:
+        the threshold, or minus the logarithm of what stands for a chance of false alarms."""
+        return type(self)(**{**self._settings(), **self._level(level)})
+
+    def _settings(self) -> dict[str, Any]:
+        """What it was made with."""
+        return self.params
+
+    def _level(self, level: float) -> dict[str, float]:
+        """The settings that make up a level."""
+        raise NotImplementedError
+
     def reset(self) -> None:
         """Forget everything, as if just made."""
-        self._river: Any = _river_class(*self._spellings)(**self._params)
+        self._river: Any = _river_class(*self._spellings)(**self.params)
 
 
 class Adwin(_River):
@@ -87,6 +104,12 @@ class Adwin(_River):
     def for_signal(cls, signal: str, seed: int) -> Adwin:
         """Ratios are brought into [0, 1]."""
         return cls(scale=1.0 / CLIP) if signal == "ratio" else cls()
+
+    def _settings(self) -> dict[str, Any]:
+        return {**self.params, "scale": self._scale}
+
+    def _level(self, level: float) -> dict[str, float]:
+        return {"delta": math.exp(-level)}
 
     def update(self, value: float) -> Status:
         """Take the value of one row."""
@@ -143,6 +166,12 @@ class PageHinkley(_River):
         """Errors move by less than 1, so they take a smaller delta and threshold."""
         return cls(min_instances=30, delta=0.2, threshold=8.0) if signal == "error" else cls()
 
+    def _settings(self) -> dict[str, Any]:
+        return {name: value for name, value in self.params.items() if name != "mode"}
+
+    def _level(self, level: float) -> dict[str, float]:
+        return {"threshold": level}
+
     def update(self, value: float) -> Status:
         """Take the value of one row."""
         river = self._river
@@ -164,6 +193,7 @@ class Kswin(_River):
 
     __slots__ = ("_window",)
     name = "kswin"
+    slow = True
     _spellings = ("KSWIN",)
 
     def __init__(
@@ -176,13 +206,16 @@ class Kswin(_River):
         """The same for both signals: the test reads ranks."""
         return cls(seed=seed)
 
+    def _level(self, level: float) -> dict[str, float]:
+        return {"alpha": math.exp(-level)}
+
     def update(self, value: float) -> Status:
         """Take the value of one row."""
         self._window.append(value)
         self._river.update(value)
         if not self._river.drift_detected:
             return _STABLE
-        newest = self._params["stat_size"]
+        newest = self.params["stat_size"]
         values = list(self._window)
         older = values[:-newest]
         worse = sum(values[-newest:]) * len(older) > sum(older) * newest
@@ -191,7 +224,7 @@ class Kswin(_River):
 
     def reset(self) -> None:
         """Forget everything, as if just made; the sampling starts from its seed again."""
-        self._window: deque[float] = deque(maxlen=self._params["window_size"])
+        self._window: deque[float] = deque(maxlen=self.params["window_size"])
         super().reset()
 
 
@@ -234,6 +267,9 @@ class Ddm(_Binary):
             drift_threshold=drift_threshold,
         )
 
+    def _level(self, level: float) -> dict[str, float]:
+        return {"drift_threshold": level, "warning_threshold": 2.0 / 3.0 * level}
+
 
 class Eddm(_Binary):
     """EDDM: the distance between errors against its largest so far.
@@ -250,6 +286,9 @@ class Eddm(_Binary):
 
     def __init__(self, warm_start: int = 30, alpha: float = 0.8, beta: float = 0.7) -> None:
         super().__init__(warm_start=warm_start, alpha=alpha, beta=beta)
+
+    def _level(self, level: float) -> dict[str, float]:
+        return {"alpha": math.exp(-0.6 * level), "beta": math.exp(-level)}
 
 
 class Fhddm(_Binary):
@@ -270,6 +309,9 @@ class Fhddm(_Binary):
         """Take the error of one row, 1 = wrong; River's FHDDM counts the right ones."""
         return super().update(1.0 - value)
 
+    def _level(self, level: float) -> dict[str, float]:
+        return {"confidence_level": math.exp(-level)}
+
 
 class HddmA(_Binary):
     """HDDM_A: means before and after the best cut (Hoeffding's bound).
@@ -287,6 +329,13 @@ class HddmA(_Binary):
 
     def __init__(self, drift_confidence: float = 3e-4, warning_confidence: float = 0.005) -> None:
         super().__init__(drift_confidence=drift_confidence, warning_confidence=warning_confidence)
+
+    def _level(self, level: float) -> dict[str, float]:
+        """Of log(2 / confidence), which is what the bound has."""
+        return {
+            "drift_confidence": min(2.0 * math.exp(-level), 0.999),
+            "warning_confidence": min(2.0 * math.exp(-WARN * level), 0.999),
+        }
 
 
 class HddmW(_Binary):
@@ -314,26 +363,5 @@ class HddmW(_Binary):
             lambda_val=lambda_val,
         )
 
-
-DETECTORS: Mapping[str, type[_River]] = {
-    kind.name: kind for kind in (Adwin, PageHinkley, Kswin, Ddm, Eddm, Fhddm, HddmA, HddmW)
-}
-
-
-def make_detector(name: str, signal: str = "error", seed: int = 0) -> Detector:
-    """The detector called ``name`` with our defaults for ``signal`` ("error" or "ratio").
-
-    Raises:
-        ValueError: no such detector (the nearest name is given), or it cannot read the signal.
-
-    >>> make_detector("hdm_w")
-    Traceback (most recent call last):
-    ValueError: no detector is called 'hdm_w'; did you mean 'hddm_w'?
-    """
-    if name not in DETECTORS:
-        near = get_close_matches(name, DETECTORS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(DETECTORS)}"
-        raise ValueError(f"no detector is called {name!r}; {hint}")
-    made = DETECTORS[name].for_signal(signal, seed)
-    assert isinstance(made, Detector)
-    return made
+    def _level(self, level: float) -> dict[str, float]:
+        return {"drift_confidence": math.exp(-level), "warning_confidence": math.exp(-WARN * level)}

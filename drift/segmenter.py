@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from drift.detector import Detector, Status
-from drift.river_detectors import make_detector
+from drift.registry import make_detector
 from drift.signals import SIGNALS, Signal
 
 MIN_ROWS = 16

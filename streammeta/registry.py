@@ -68,6 +68,11 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "fhddm": ("drift.river_detectors:Fhddm", "accuracy of a window against its best"),
         "hddm_a": ("drift.river_detectors:HddmA", "Hoeffding's bound on means"),
         "hddm_w": ("drift.river_detectors:HddmW", "McDiarmid's bound on weighted means"),
+        "cusum": ("drift.charts:Cusum", "sum of what exceeds the mean by half a deviation"),
+        "ewma": ("drift.charts:Ewma", "weighted mean in its deviations above the mean"),
+        "shewhart": ("drift.charts:Shewhart", "means of groups of rows"),
+        "sprt": ("drift.charts:Sprt", "likelihood ratio of a higher mean, over and over"),
+        "bocpd": ("drift.run_lengths:Bocpd", "posterior of the run length (slow)"),
     },
     "sources": {
         "file": ("streammeta.sources.files:FileSource", "CSV, JSONL (also .gz) or Parquet"),
