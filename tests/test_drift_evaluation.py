@@ -112,3 +112,39 @@ def test_more_patience_never_finds_less(
     long = evaluate(alarms, drifts, ROWS, patience + more)
     assert long.found >= short.found
     assert long.false_alarms <= short.false_alarms
+
+
+def test_a_detector_that_repeats_itself_is_told_from_one_that_finds_more() -> None:
+    once, often = (evaluate(a, [100, 600], ROWS, 50) for a in ([110], [110, 120, 130]))
+    assert (once.recall, often.recall) == (0.5, 0.75)
+    assert once.episode_recall == often.episode_recall == 0.5
+
+
+def test_times_are_told_in_rows_and_in_shares_of_the_delay_that_is_allowed() -> None:
+    report = evaluate([10, 120, 640, 900], [100, (600, 650), 800], ROWS, max_delay=50)
+    assert (report.mean_delay, report.normalised_delay) == (30.0, 0.6)
+    outside = ROWS - 51 - 101 - 51
+    assert (report.outside, report.between_false_alarms) == (outside, outside / 2)
+    assert report.mean_time_ratio == pytest.approx(outside / 2 / 30.0 * 2 / 3)
+
+
+def test_without_false_alarms_the_time_between_them_is_not_made_up() -> None:
+    quiet = evaluate([110], [100], ROWS, 50)
+    assert quiet.between_false_alarms is None
+    assert quiet.mean_time_ratio == float("inf")
+    assert evaluate([], [100], ROWS, 50).mean_time_ratio == 0.0
+    assert evaluate([7], [], ROWS, 50).mean_time_ratio is None
+    assert evaluate([7, 9], [], ROWS, 50).between_false_alarms == ROWS / 2
+
+
+@given(alarm_lists, drift_lists, st.integers(0, 60))
+def test_every_alarm_and_every_drift_is_counted_once(
+    alarms: list[int], drifts: list[tuple[int, int]], max_delay: int
+) -> None:
+    report = evaluate(alarms, drifts, ROWS, max_delay)
+    assert report.hits + report.false_alarms == len(alarms)
+    assert report.found + report.missed == len(drifts) == report.drifts
+    assert report.found <= report.hits
+    assert 0 <= report.outside <= ROWS
+    for share in (report.precision, report.recall, report.episode_recall, report.f1):
+        assert 0.0 <= share <= 1.0

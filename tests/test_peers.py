@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drift import evaluate
 from scenarios import peers
 from scenarios.models import build
 from scenarios.peers.bridge import Table, fill_forward, judged
@@ -232,3 +234,62 @@ def test_no_answer_of_capymoa_knows_its_own_label_or_a_later_one(name: str, task
     naive = prequential(build("majority", task=task), Rows(rows, task).events())
     if task == "classification":
         assert one.metric["accuracy"] > naive.metric["accuracy"]
+
+
+# -- their evaluator of drift detectors --------------------------------------------------------
+
+THEIR_EVALUATOR = """
+import json, sys
+import numpy as np
+from capymoa.drift.eval_detector import EvaluateDriftDetector
+for line in sys.stdin:
+    told = json.loads(line)
+    found = EvaluateDriftDetector(told["max_delay"]).calc_performance(
+        np.array(told["drifts"]), np.array(told["alarms"], int), told["rows"])
+    names = ("tp", "fp", "fn", "precision", "recall", "episode_recall", "f1", "mdt", "ndt", "far")
+    print("found", json.dumps({name: float(getattr(found, name)) for name in names}), flush=True)
+"""
+
+
+def some_alarms(seed: int) -> dict[str, Any]:
+    """Drifts whose windows do not overlap, some of them gradual, and alarms anywhere."""
+    rng = random.Random(seed)
+    max_delay, drifts, row = rng.choice([20, 100, 400]), [], rng.randint(1, 300)
+    for _ in range(rng.randint(1, 6)):
+        end = row + rng.choice([0, 0, rng.randint(1, 150)])
+        drifts.append((row, end))
+        row = end + max_delay + rng.randint(1, 500)
+    rows = row + rng.randint(0, 300)
+    alarms = sorted(rng.sample(range(1, rows), rng.randint(1, 25)))
+    return {"max_delay": max_delay, "drifts": drifts, "alarms": alarms, "rows": rows}
+
+
+@needs_capymoa
+def test_alarms_are_judged_as_capymoa_judges_them() -> None:
+    lists = [some_alarms(seed) for seed in range(100)]
+    done = subprocess.run(
+        [str(peers.python()), "-c", THEIR_EVALUATOR],
+        input="\n".join(map(json.dumps, lists)), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = [line.split(" ", 1)[1] for line in done.stdout.splitlines() if line[:6] == "found "]
+    assert len(said) == 100
+    for told, theirs in zip(lists, map(json.loads, said), strict=True):
+        ours = evaluate(told["alarms"], told["drifts"], told["rows"], told["max_delay"])
+        assert (ours.hits, ours.false_alarms, ours.missed) == (
+            theirs["tp"],
+            theirs["fp"],
+            theirs["fn"],
+        )
+        pairs = {
+            "precision": ours.precision,
+            "recall": ours.recall,
+            "episode_recall": ours.episode_recall,
+            "f1": ours.f1,
+            "far": ours.false_alarms_per_1000,
+        }
+        for name, value in pairs.items():
+            assert value == pytest.approx(theirs[name]), name
+        if ours.found:
+            assert ours.mean_delay == pytest.approx(theirs["mdt"])
+            assert ours.normalised_delay == pytest.approx(theirs["ndt"])

@@ -8,6 +8,6 @@ A peer is told beforehand what a MOA header must declare: the columns, the categ
 columns and the classes, each in order of first appearance in the stream. Nothing else.
 """
 
-from scenarios.peers.bridge import NAMES, PREFIX, missing, require, run
+from scenarios.peers.bridge import NAMES, PREFIX, missing, python, require, run
 
-__all__ = ["NAMES", "PREFIX", "missing", "require", "run"]
+__all__ = ["NAMES", "PREFIX", "missing", "python", "require", "run"]
