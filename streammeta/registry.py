@@ -242,6 +242,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "scenarios.pretrained:PRETRAINED",
             "a stream, for models that were meta-trained before it too",
         ),
+        "detecting": (
+            "scenarios.detecting:DETECTING",
+            "losses shown to a drift detector, or a stream to a model",
+        ),
     },
     "suites": {
         "quickstart": (
@@ -279,6 +283,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "recovery": (
             "scenarios.suites.recovery:SUITE",
             "what meta-learning buys after a drift, online and offline",
+        ),
+        "detectors": (
+            "scenarios.suites.detectors:SUITE",
+            "drift detectors: found, false, delays, cost, and what the reaction is worth",
         ),
         "river": (
             "scenarios.suites.river:SUITE",

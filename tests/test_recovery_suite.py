@@ -118,7 +118,6 @@ def test_every_learner_and_every_recipe_has_its_row() -> None:
     assert named == set(components("learners")) - {"fine_tuning"}
     assert set(RECIPES) <= set(SUITE.models)
     assert leaves_out(OPEN[0], "learner@maml")
-    assert not leaves_out(OPEN[0], "learner@meta_sgd")
     assert not leaves_out(OPEN[0], "offline_online")
     assert not any(leaves_out(stream, model) for stream in RELATED for model in SUITE.models)
 

@@ -80,6 +80,11 @@ def nothing(stream: str, model: str) -> bool:
     return False
 
 
+def anything(stream: str, model: str) -> bool:
+    """Every model can run on every stream."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Suite:
     """A named set of jobs; ``minutes`` is the wall time with one process, roughly.
@@ -93,7 +98,8 @@ class Suite:
     left out, does not hold. ``alone``: each job has a fresh process, so that its time and memory
     do not hang on the jobs before it. ``protocol``: the jobs are no streams but what the row of
     this name in the registry does. ``leaves_out`` says which of its models the suite does not run
-    on a stream; models that are not its own run on all.
+    on a stream; models that are not its own run on all. ``fits`` says whether any model, named by
+    whomever, can run on a stream at all.
     """
 
     name: str
@@ -115,6 +121,7 @@ class Suite:
     alone: bool = False
     protocol: str = ""
     leaves_out: Callable[[str, str], bool] = field(default=nothing)
+    fits: Callable[[str, str], bool] = field(default=anything)
 
     def jobs(
         self,
@@ -150,6 +157,7 @@ class Suite:
             for seed in numbers
             for model in (models or self.models)
             if not (self._cap(model) and seed != numbers[0])
+            if self.fits(stream, model)
             if not (model in self.models and self.leaves_out(stream, model))
         ]
 

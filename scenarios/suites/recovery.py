@@ -23,7 +23,6 @@ LEFT = 0.1  # of the surprise: so much may be left of it when a model counts as 
 EARLY, LATE = "first quarter", "later half"  # of the drifts, in time
 
 OURS, RANDOM, RESET = "streammeta", "random_challengers", "reset"
-ONLINE = "learner@meta_sgd"  # what offline and offline_online are to be compared with
 TO_RANDOM, TO_RESET = 2.0, 3.0  # how many times the area of ours theirs must be
 RELATED = (
     "sine_switch",
@@ -45,12 +44,13 @@ Rows: until the mean loss after a drift, smoothed over {SMOOTH} rows, has lost
 
 `random_challengers` adapts the same challengers and scouts from random weights, drawn anew each
 time, `no_challengers` has none, `reset` starts anew at each alarm. `learner@NAME` is the default
-with that meta-learner alone, learned online. `offline` is learner@meta_sgd that was meta-trained on
-another stream of the scenario ({PLAN.iterations:,} outer steps at most) and learns no more of how
-to adapt; `offline_online` goes on learning that; `fine_tuned` starts from a network trained on all
-tasks of that history alike. Of recorded data the history is the first of {HISTORY_SHARE} parts, and
-all models are scored after it. No stream is longer than {ROWS:,} rows. The segments of the first
-four are 200 rows long: nobody has settled when the next drift comes.
+with that meta-learner alone, learned online. `streammeta` itself learns online only; `offline` is
+the same model, whose learner and partner were meta-trained on another stream of the scenario
+({PLAN.iterations:,} outer steps at most) and learn no more of how to adapt; `offline_online` goes
+on learning that; `fine_tuned` starts from a network trained on all tasks of that history alike. Of
+recorded data the history is the first of {HISTORY_SHARE} parts, and all models are scored after it.
+No stream is longer than {ROWS:,} rows. The segments of the first four are 200 rows long: nobody has
+settled when the next drift comes.
 """
 
 
@@ -204,7 +204,7 @@ def gates(book: Book) -> list[Gate]:
 
 def leaves_out(stream: str, model: str) -> bool:
     """On recorded data only what the default is compared with, and what a history is worth."""
-    return stream in OPEN and model.startswith("learner@") and model != ONLINE
+    return stream in OPEN and model.startswith("learner@")
 
 
 def _ratio(above: float, below: float) -> float:

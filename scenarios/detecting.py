@@ -1,0 +1,202 @@
+"""Drift detectors judged on streams of losses, and the default model's on streams of data.
+
+On a stream of losses (``scenarios.losses``) a job's model is a detector: ``NAME`` with our
+settings, ``NAME@ROWS`` calibrated to so many rows between two false alarms by the first 500
+losses, or a dummy: ``every@ROWS`` raises an alarm every so many rows, ``at_random`` as often as
+there are drifts, ``never`` none. All of them look from the 500th row on. On any other stream it is
+a model, which brings its own detectors.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from drift import (
+    DETECTORS,
+    Detector,
+    Report,
+    Status,
+    calibrated,
+    evaluate,
+    every,
+    make_detector,
+    never,
+)
+from scenarios.bench.jobs import Outcome, run_stream
+from scenarios.bench.suite import Job
+from scenarios.losses import EVERY, STREAMS, LossStream, losses
+from scenarios.models import at_drift, build
+from scenarios.prequential import Latency, Progress, Result, peak_rss_mb
+from scenarios.scenario import Card, Scenario, scenario
+from streammeta.errors import UsageError
+from streammeta.events import Label, Scored
+from streammeta.scores import Scores
+
+WARM_UP = 500  # losses that calibrate a detector, and that none is shown
+STILL, STILL_ROWS = (
+    "hyperplane | drift('none')",
+    200_000,
+)  # a stream of data in which nothing changes
+MAX_DELAY = 1_000
+DUMMIES = ("every", "at_random", "never")
+
+
+class DetectionScores(Scores):
+    """What ``drift.evaluate`` says of the alarms."""
+
+    main = "f1"
+    higher_is_better = True
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self.n, self.report = report.rows, report
+
+    def _take(self, scored: Scored, repeated: Label | None) -> None:
+        raise NotImplementedError("alarms are not scored row by row")
+
+    def values(self) -> dict[str, float]:
+        """By name, the main one first; nan where there was nothing to measure."""
+        r = self.report
+        told = {
+            "f1": r.f1,
+            "precision": r.precision,
+            "recall": r.recall,
+            "episode_recall": r.episode_recall,
+            "mean_delay": r.mean_delay,
+            "normalised_delay": r.normalised_delay,
+            "false_alarms_per_1000": r.false_alarms_per_1000,
+            "between_false_alarms": r.between_false_alarms,
+            "mean_time_ratio": r.mean_time_ratio,
+        }
+        return {name: float("nan") if value is None else value for name, value in told.items()}
+
+
+class Detecting:
+    """A job is a detector on a stream of losses, or a model on a stream of data."""
+
+    def card(self, job: Job) -> Card:
+        """What can be said of the stream."""
+        if job.stream not in STREAMS:
+            return _stream(job).card
+        stream = losses(job.stream, job.rows, job.seed)
+        rows = len(stream.values)
+        return Card(
+            job.stream, "regression", rows, stream.drifts, "losses without a model", "f1 1",
+            "scenarios.losses", rows,
+        )  # fmt: skip
+
+    def check(self, job: Job) -> None:
+        """Refuse what cannot be done, before any work.
+
+        Raises:
+            UsageError: no such detector or model.
+        """
+        if job.stream not in STREAMS:
+            card = self.card(job)
+            build(at_drift(job.model, card), task=card.task, seed=job.seed, chunk=job.chunk)
+            return
+        name, _ = named(job.model)
+        if name not in DUMMIES:
+            found(name, STREAMS[job.stream].signal, job.seed)
+
+    def run(self, job: Job, progress: Progress | None = None) -> Outcome:
+        """Show every loss to the detector, or every event to the model."""
+        card = self.card(job)
+        if job.stream not in STREAMS:
+            return Outcome(job, card, run_stream(job, _stream(job), progress, card))
+        shown = losses(job.stream, job.rows, job.seed)
+        raised, seconds = alarms(job.model, shown, job.seed)
+        report = evaluate(raised, shown.drifts, card.rows, MAX_DELAY)
+        result = Result(
+            job.model, job.seed, job.chunk, "regression", DetectionScores(report), seconds
+        )
+        result.events, result.peak_rss_mb = card.rows - WARM_UP, peak_rss_mb()
+        result.drifts, result.watches = raised, True
+        result.latency = Latency(*[round(1e6 * seconds / max(1, result.events), 2)] * 3)
+        result.rows, result.losses = array("q", [0]), array("d", [1.0 - report.f1])
+        result.keys = array("l", [0]) * card.rows  # how many rows there were
+        if progress is not None:
+            progress(card.rows, result.scores, 0)
+        return Outcome(job, card, result)
+
+
+def _stream(job: Job) -> Scenario:
+    rows = job.rows or (STILL_ROWS if job.stream == STILL else None)
+    return scenario(job.stream, seed=job.seed, rows=rows)
+
+
+def alarms(model: str, shown: LossStream, seed: int) -> tuple[list[int], float]:
+    """The rows at which ``model`` raises one, and the seconds that its updates took."""
+    name, expected = named(model)
+    rows = len(shown.values)
+    if name in DUMMIES:
+        return [row for row in _dummy(name, expected, rows, seed) if row >= WARM_UP], 0.0
+    warm, rest = shown.values[:WARM_UP], shown.values[WARM_UP:].tolist()
+    try:
+        detector = found(name, shown.signal, seed)
+        if expected is not None:
+            detector = calibrated(detector, warm, expected, shown.signal, seed)
+    except ValueError as fault:
+        raise UsageError(str(fault)) from None
+    return _raised(detector, rest)
+
+
+def _dummy(name: str, apart: float | None, rows: int, seed: int) -> Sequence[int]:
+    if name == "every":
+        return every(int(apart or EVERY), rows)
+    if name == "never":
+        return never()
+    raised: list[int] = np.flatnonzero(
+        np.random.default_rng(seed).random(rows) * EVERY < 1
+    ).tolist()
+    return raised
+
+
+def _raised(detector: Detector, values: Sequence[float]) -> tuple[list[int], float]:
+    update, drift = detector.update, Status.DRIFT
+    begun = perf_counter()
+    raised = [row for row, value in enumerate(values, WARM_UP) if update(value) is drift]
+    return raised, perf_counter() - begun
+
+
+def fits(stream: str, model: str) -> bool:
+    """Detectors fit losses that they can read, models fit streams of data."""
+    name, _ = named(model)
+    detects = name in (*DETECTORS, *DUMMIES) or (":" in name and stream in STREAMS)
+    if (stream in STREAMS) != detects:
+        return False
+    if not detects or name in DUMMIES:
+        return True
+    signal = STREAMS[stream].signal
+    return found(name, signal, 0).input == "real" or signal == "error"
+
+
+def named(model: str) -> tuple[str, float | None]:
+    """``NAME`` or ``NAME@ROWS``: a detector, and the rows between two false alarms."""
+    name, at, told = model.partition("@")
+    if not at:
+        return name, None
+    try:
+        return name, float(told)
+    except ValueError:
+        return model, None  # a model of the bench, such as sgd@best
+
+
+def found(name: str, signal: str, seed: int) -> Any:
+    """The detector called ``name``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return make_detector(name, signal, seed)
+    except ValueError as fault:
+        raise UsageError(str(fault)) from None
+
+
+DETECTING = Detecting()

@@ -1,0 +1,174 @@
+"""Detectors are judged on losses without a model, beside dummies, and by what they are worth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from drift import evaluate
+from scenarios.bench import Job
+from scenarios.bench.book import Book
+from scenarios.bench.jobs import run_job
+from scenarios.detecting import DETECTING, MAX_DELAY, WARM_UP, alarms, fits, named
+from scenarios.losses import DRIFTING, EVERY, STATIONARY, STREAMS, USUAL, losses
+from scenarios.suites.detectors import (
+    CALIBRATED,
+    DETECTORS,
+    OURS,
+    STILL,
+    SUITE,
+    extra,
+    gates,
+    leaves_out,
+)
+from streammeta.errors import UsageError
+
+
+def job(model: str, stream: str, rows: int | None = 6_000) -> Job:
+    return Job(model, stream, 0, rows, protocol="detecting")
+
+
+# -- losses ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_losses_are_what_their_signal_says(name: str) -> None:
+    stream = losses(name, 20_000)
+    assert np.isfinite(stream.values).all()
+    if stream.signal == "error":
+        assert set(stream.values.tolist()) == {0.0, 1.0}
+    else:
+        assert stream.values.min() >= 0.0
+        assert stream.values[: EVERY - 100].mean() == pytest.approx(1.0, abs=0.15)
+    assert (losses(name, 20_000).values == stream.values).all()
+    assert (losses(name, 20_000, seed=1).values != stream.values).any()
+
+
+@pytest.mark.parametrize("name", STATIONARY)
+def test_nothing_changes_where_nothing_is_to_change(name: str) -> None:
+    stream = losses(name, 200_000)
+    assert stream.drifts == ()
+    parts = stream.values.reshape(4, -1).mean(1)
+    assert parts == pytest.approx(np.full(4, parts.mean()), rel=0.2)
+    usual = USUAL if stream.signal == "error" else 1.0
+    assert parts.mean() == pytest.approx(usual, rel=0.15)
+
+
+@pytest.mark.parametrize("name", DRIFTING)
+def test_losses_rise_at_a_drift_and_fall_back(name: str) -> None:
+    stream = losses(name, 200_000)
+    parts = stream.values[EVERY : len(stream.values) // EVERY * EVERY].reshape(-1, EVERY).mean(0)
+    width = stream.drifts[0][1] - stream.drifts[0][0]
+    high, low = parts[width : width + 50].mean(), parts[-300:].mean()
+    assert high > 1.4 * low
+    assert parts[width + 150 : width + 250].mean() < high
+    assert [start for start, _ in stream.drifts][:3] == [EVERY, 2 * EVERY, 3 * EVERY]
+
+
+def test_errors_of_a_wandering_rate_come_in_clusters() -> None:
+    plain, clustered = (losses(n, 100_000).values for n in ("errors", "errors_clustered"))
+    spread = [part.reshape(-1, 100).sum(1).var() for part in (plain, clustered)]
+    assert spread[1] > 2 * spread[0]
+
+
+def test_an_unknown_stream_of_losses_is_named() -> None:
+    with pytest.raises(UsageError, match="no stream of losses is called 'error'; known: errors"):
+        losses("error")
+
+
+# -- a job -------------------------------------------------------------------------------------
+
+
+def test_a_detector_is_judged_by_its_alarms_alone() -> None:
+    outcome = run_job(job("cusum", "errors_abrupt"))
+    stream = losses("errors_abrupt", 6_000)
+    raised, _ = alarms("cusum", stream, 0)
+    report = evaluate(raised, stream.drifts, 6_000, MAX_DELAY)
+    assert outcome.result.drifts == raised
+    assert outcome.result.metric["f1"] == report.f1 > 0.9
+    assert outcome.result.metric["mean_delay"] == report.mean_delay
+    assert min(raised) >= WARM_UP
+
+
+def test_no_alarm_depends_on_losses_that_come_later() -> None:
+    stream = losses("errors_abrupt", 6_000)
+    cut = 3_000
+    shuffled = stream.values.copy()
+    np.random.default_rng(5).shuffle(shuffled[cut:])
+    other = stream._replace(values=shuffled)
+    for model in ("adwin", "cusum@5000", "bocpd", "hddm_a"):
+        before, after = (
+            [row for row in alarms(model, s, 0)[0] if row < cut] for s in (stream, other)
+        )
+        assert before == after
+
+
+def test_the_dummies_are_what_a_detector_has_to_beat() -> None:
+    stream = losses("errors_abrupt", 20_000)
+    often, never = alarms("every@100", stream, 0)[0], alarms("never", stream, 0)[0]
+    assert np.diff(often).tolist() == [100] * (len(often) - 1)
+    assert never == []
+    random = alarms("at_random", stream, 0)[0]
+    assert 3 <= len(random) <= 25
+    f1 = {m: run_job(job(m, "errors_abrupt", 20_000)).result.metric["f1"]
+          for m in ("every@100", "at_random", "never", "ewma@100000")}  # fmt: skip
+    assert f1["never"] == 0.0
+    assert f1["ewma@100000"] > max(f1["every@100"], f1["at_random"])
+
+
+def test_what_cannot_be_read_is_not_asked() -> None:
+    assert named("cusum@2000") == ("cusum", 2_000.0)
+    assert named("sgd@best") == ("sgd@best", None)
+    assert fits("errors", "ddm")
+    assert not fits("residuals", "ddm")
+    assert fits("residuals", "drift.charts:Cusum")
+    assert not fits("open:sine1", "cusum")
+    assert not fits("errors", "streammeta")
+    assert fits("open:sine1", "streammeta")
+    with pytest.raises(UsageError, match="no detector is called 'cusun'; did you mean 'cusum'"):
+        DETECTING.check(job("cusun", "errors"))
+    with pytest.raises(UsageError, match="expected 100 rows at least"):
+        DETECTING.run(job("cusum@7", "errors"))
+
+
+def test_a_model_brings_its_own_detectors() -> None:
+    outcome = run_job(job("no_drift", STILL, 300))
+    assert outcome.card.drifts == ()
+    assert extra(outcome) == {
+        "found": 0,
+        "drifts": 0,
+        "false_alarms": 0,
+        "delay": None,
+        "half_width": 0.0,
+        "rows": 300,
+    }
+
+
+# -- the suite ---------------------------------------------------------------------------------
+
+
+def test_every_detector_that_ships_is_in_the_suite() -> None:
+    from drift import DETECTORS as ALL
+
+    assert {named(model)[0] for model in SUITE.models} >= set(ALL)
+    asked = {(job.stream, job.model) for job in SUITE.jobs()}
+    assert ("errors_abrupt", "kswin") in asked
+    assert ("errors", "kswin") not in asked
+    assert ("residuals", "ddm") not in asked
+    assert (STILL, OURS) in asked
+    assert leaves_out(STILL, "no_drift")
+    assert all(model in dict.fromkeys(m for _, m in asked) for model in (*DETECTORS, *CALIBRATED))
+
+
+def test_gates_hold_detectors_to_what_they_were_calibrated_to() -> None:
+    from scenarios.bench.book import finish
+
+    done = [
+        finish(run_job(job(model, "errors", 60_000)), SUITE, "a story")
+        for model in ("cusum@100000", "adwin")
+    ]
+    book = Book([one.record for one in done], [])
+    (gate,) = gates(book)
+    assert gate.text.startswith("cusum@100000 on errors: ")
+    apart = done[0].record.metric["between_false_alarms"] or float("inf")
+    assert gate.ok == (0.5 <= apart / 1e5 <= 2.0)
