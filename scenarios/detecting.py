@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from drift import (
     DETECTORS,
     Detector,
+    RatioSignal,
     Report,
     Status,
     calibrated,
@@ -29,13 +31,14 @@ from drift import (
 )
 from scenarios.bench.jobs import Outcome, run_stream
 from scenarios.bench.suite import Job
-from scenarios.losses import EVERY, STREAMS, LossStream, losses
+from scenarios.losses import STREAMS, LossStream, losses
 from scenarios.models import at_drift, build
-from scenarios.prequential import Latency, Progress, Result, peak_rss_mb
-from scenarios.scenario import Card, Scenario, scenario
+from scenarios.prequential import Latency, Progress, Result, events_of, peak_rss_mb
+from scenarios.scenario import Card, Scenario, Span, scenario
 from streammeta.errors import UsageError
 from streammeta.events import Label, Scored
 from streammeta.scores import Scores
+from streammeta.sources import FileSource
 
 WARM_UP = 500  # losses that calibrate a detector, and that none is shown
 STILL, STILL_ROWS = (
@@ -133,9 +136,8 @@ def _stream(job: Job) -> Scenario:
 def alarms(model: str, shown: LossStream, seed: int) -> tuple[list[int], float]:
     """The rows at which ``model`` raises one, and the seconds that its updates took."""
     name, expected = named(model)
-    rows = len(shown.values)
     if name in DUMMIES:
-        return [row for row in _dummy(name, expected, rows, seed) if row >= WARM_UP], 0.0
+        return [row for row in _dummy(name, expected, shown, seed) if row >= WARM_UP], 0.0
     warm, rest = shown.values[:WARM_UP], shown.values[WARM_UP:].tolist()
     try:
         detector = found(name, shown.signal, seed)
@@ -146,14 +148,15 @@ def alarms(model: str, shown: LossStream, seed: int) -> tuple[list[int], float]:
     return _raised(detector, rest)
 
 
-def _dummy(name: str, apart: float | None, rows: int, seed: int) -> Sequence[int]:
+def _dummy(name: str, apart: float | None, shown: LossStream, seed: int) -> Sequence[int]:
+    rows = len(shown.values)
+    usual = rows / max(1, len(shown.drifts))
     if name == "every":
-        return every(int(apart or EVERY), rows)
+        return every(int(apart or usual), rows)
     if name == "never":
         return never()
-    raised: list[int] = np.flatnonzero(
-        np.random.default_rng(seed).random(rows) * EVERY < 1
-    ).tolist()
+    chances = np.random.default_rng(seed).random(rows)
+    raised: list[int] = np.flatnonzero(chances * (apart or usual) < 1.0).tolist()
     return raised
 
 
@@ -162,6 +165,33 @@ def _raised(detector: Detector, values: Sequence[float]) -> tuple[list[int], flo
     begun = perf_counter()
     raised = [row for row, value in enumerate(values, WARM_UP) if update(value) is drift]
     return raised, perf_counter() - begun
+
+
+def read_losses(path: Path, column: str, drifts: tuple[Span, ...]) -> LossStream:
+    """The losses of a column of a file: errors where all are 0 or 1, else sizes of residuals, each
+    over the mean size of those before it.
+
+    Raises:
+        SourceError: the file cannot be read or has no such column.
+        UsageError: it has a value that is no number, or too few.
+    """
+    source = FileSource(path, target=column)
+    try:
+        told = [event.y for event in events_of(source)]
+    finally:
+        source.close()
+    values = np.empty(len(told))
+    for row, value in enumerate(told):
+        if isinstance(value, str) or value is None:
+            raise UsageError(f"{path}, row {row}: {column} is {value!r}, expected a number")
+        values[row] = float(value)
+    if len(values) <= WARM_UP:
+        raise UsageError(f"{path}: {len(values)} losses, expected more than {WARM_UP}")
+    if set(values.tolist()) <= {0.0, 1.0}:
+        return LossStream(path.name, values, drifts, "error")
+    signal = RatioSignal()
+    ratios = np.array([signal.update(value) for value in values.tolist()])
+    return LossStream(path.name, ratios, drifts, "ratio")
 
 
 def fits(stream: str, model: str) -> bool:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from drift import evaluate
 from scenarios.bench import Job
@@ -21,7 +26,8 @@ from scenarios.suites.detectors import (
     gates,
     leaves_out,
 )
-from streammeta.errors import UsageError
+from streammeta.cli import app
+from streammeta.errors import StreamMetaError, UsageError
 
 
 def job(model: str, stream: str, rows: int | None = 6_000) -> Job:
@@ -172,3 +178,84 @@ def test_gates_hold_detectors_to_what_they_were_calibrated_to() -> None:
     assert gate.text.startswith("cusum@100000 on errors: ")
     apart = done[0].record.metric["between_false_alarms"] or float("inf")
     assert gate.ok == (0.5 <= apart / 1e5 <= 2.0)
+
+
+# -- eval-detector -----------------------------------------------------------------------------
+
+
+def told(*args: str) -> list[dict[str, Any]]:
+    done = CliRunner().invoke(app, ["eval-detector", *args, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_command_judges_the_losses_of_a_file(tmp_path: Path) -> None:
+    stream = losses("errors_abrupt", 5_000)
+    table = tmp_path / "errors.csv"
+    table.write_text("wrong\n" + "\n".join(f"{int(v)}" for v in stream.values) + "\n")
+    drifts = ",".join(f"{start}-{end}" for start, end in stream.drifts)
+    ours, often, _, never = told(
+        str(table), "--column", "wrong", "--drifts", drifts, "--detectors", "cusum"
+    )
+    raised, _ = alarms("cusum", stream, 0)
+    report = evaluate(raised, stream.drifts, 5_000, MAX_DELAY)
+    assert (ours["found"], ours["false_alarms"]) == (report.found, report.false_alarms)
+    assert ours["mean_delay"] == report.mean_delay
+    assert ours["us_per_update"] > 0.0
+    assert (often["detector"], never["f1"]) == ("every@100", 0.0)
+
+
+def test_the_command_brings_residuals_of_any_unit_to_ratios(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(size=2_000), 6.0 * rng.normal(size=200)]) * 3e4
+    table = tmp_path / "residuals.csv"
+    table.write_text("loss\n" + "\n".join(f"{v:.3f}" for v in values) + "\n")
+    ours = told(str(table), "--drifts", "2000", "--detectors", "page_hinkley")[0]
+    assert (ours["found"], ours["false_alarms"]) == (1, 0)
+    assert ours["mean_delay"] < 20
+
+
+def test_the_command_judges_alarms_alone() -> None:
+    ours, often, never = told("--alarms", "120,2040", "--drifts", "100,2000", "--rows", "5000")
+    assert (ours["found"], ours["delays"], ours["us_per_update"]) == (2, [20, 40], None)
+    assert often["false_alarms"] > 20
+    assert never["missed"] == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "expected SOURCE with losses, or --alarms"),
+        (["--alarms", "3"], "--alarms needs --rows, and no SOURCE"),
+        (["--alarms", "x", "--rows", "9"], "--alarms 'x': expected rows such as 2000,4000-4500"),
+        (["--alarms", "12", "--rows", "9"], "alarm at row 12; expected a row in"),
+        (["errors_abrupt", "--drifts", "9"], "--drifts: errors_abrupt has its own"),
+        (["errrs"], "'errrs' is neither a file nor a stream of losses; known: errors"),
+        (["errors", "--detectors", "adwn", "--rows", "900"], "did you mean 'adwin'"),
+        (["none.csv"], "none.csv"),
+    ],
+)
+def test_the_command_says_what_is_wrong(args: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, ["eval-detector", *args])
+    assert isinstance(done.exception, StreamMetaError), done.output
+    assert message in str(done.exception)
+
+
+def test_losses_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    table = tmp_path / "losses.csv"
+    table.write_text("loss\n" + "0\n" * 700 + "bad\n" * 300)
+    done = CliRunner().invoke(app, ["eval-detector", str(table)])
+    assert isinstance(done.exception, UsageError)
+    assert "loss is" in str(done.exception)
+    table.write_text("loss\n" + "0\n1\n" * 50)
+    done = CliRunner().invoke(app, ["eval-detector", str(table)])
+    assert "100 losses, expected more than 500" in str(done.exception)
+
+
+def test_the_table_shows_every_detector_and_what_the_columns_mean() -> None:
+    done = CliRunner().invoke(
+        app, ["eval-detector", "errors_small", "--rows", "6000", "--detectors", "ddm,kswin"]
+    )
+    assert done.exit_code == 0, done.output
+    for part in ("errors_small: 6,000 losses, 2 drifts", "ddm", "kswin", "at_random", "MTFA"):
+        assert part in done.output

@@ -12,7 +12,16 @@ import traceback
 import typer
 
 from streammeta import __version__
-from streammeta.cli import bench, components, evaluate, pretrain, replay, run, validate
+from streammeta.cli import (
+    bench,
+    components,
+    eval_detector,
+    evaluate,
+    pretrain,
+    replay,
+    run,
+    validate,
+)
 from streammeta.errors import StreamMetaError
 
 INTERRUPTED = 130
@@ -49,6 +58,7 @@ app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("replay", epilog=replay.EPILOG)(replay.replay)
 app.command("bench", epilog=bench.EPILOG)(bench.bench)
 app.command("pretrain", epilog=pretrain.EPILOG)(pretrain.pretrain)
+app.command("eval-detector", epilog=eval_detector.EPILOG)(eval_detector.eval_detector)
 app.command("validate", epilog=validate.EPILOG)(validate.validate)
 app.add_typer(components.app, name="components")
 
