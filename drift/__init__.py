@@ -22,6 +22,7 @@ The same as segments, by several detectors at once, and how good that was:
 """
 
 from drift.calibration import calibrated
+from drift.combined import AnyOf, Vote, Warned
 from drift.detector import Detector, Status
 from drift.evaluation import Report, evaluate, every, never
 from drift.registry import DETECTORS, make_detector
@@ -44,6 +45,7 @@ __all__ = [
     "TABLE",
     "Action",
     "Alarm",
+    "AnyOf",
     "Detector",
     "ErrorSignal",
     "Heard",
@@ -54,6 +56,8 @@ __all__ = [
     "StackedDetectors",
     "State",
     "Status",
+    "Vote",
+    "Warned",
     "calibrated",
     "default_detectors",
     "evaluate",

@@ -60,6 +60,11 @@ class Chart:
         """The usual threshold for ``signal``, "error" or any other."""
         return cls(cls.usual[signal != "error"])
 
+    @property
+    def level(self) -> float:
+        """The threshold."""
+        return self.threshold
+
     def at(self: _Kind, level: float) -> _Kind:
         """A new one with the same settings and the threshold ``level``."""
         return type(self)(level, self.spread, **{name: getattr(self, name) for name in self.own})

@@ -69,6 +69,11 @@ class _River:
         the threshold, or minus the logarithm of what stands for a chance of false alarms."""
         return type(self)(**{**self._settings(), **self._level(level)})
 
+    @property
+    def level(self) -> float:
+        """What ``at`` takes."""
+        raise NotImplementedError
+
     def _settings(self) -> dict[str, Any]:
         """What it was made with."""
         return self.params
@@ -107,6 +112,11 @@ class Adwin(_River):
 
     def _settings(self) -> dict[str, Any]:
         return {**self.params, "scale": self._scale}
+
+    @property
+    def level(self) -> float:
+        """What ``at`` takes."""
+        return -math.log(self.params["delta"])
 
     def _level(self, level: float) -> dict[str, float]:
         return {"delta": math.exp(-level)}
@@ -169,6 +179,11 @@ class PageHinkley(_River):
     def _settings(self) -> dict[str, Any]:
         return {name: value for name, value in self.params.items() if name != "mode"}
 
+    @property
+    def level(self) -> float:
+        """What ``at`` takes."""
+        return float(self.params["threshold"])
+
     def _level(self, level: float) -> dict[str, float]:
         return {"threshold": level}
 
@@ -205,6 +220,11 @@ class Kswin(_River):
     def for_signal(cls, signal: str, seed: int) -> Kswin:
         """The same for both signals: the test reads ranks."""
         return cls(seed=seed)
+
+    @property
+    def level(self) -> float:
+        """What ``at`` takes."""
+        return -math.log(self.params["alpha"])
 
     def _level(self, level: float) -> dict[str, float]:
         return {"alpha": math.exp(-level)}
@@ -267,6 +287,11 @@ class Ddm(_Binary):
             drift_threshold=drift_threshold,
         )
 
+    @property
+    def level(self) -> float:
+        """What ``at`` takes."""
+        return float(self.params["drift_threshold"])
+
     def _level(self, level: float) -> dict[str, float]:
         return {"drift_threshold": level, "warning_threshold": 2.0 / 3.0 * level}
 
@@ -286,6 +311,11 @@ class Eddm(_Binary):
 
     def __init__(self, warm_start: int = 30, alpha: float = 0.8, beta: float = 0.7) -> None:
         super().__init__(warm_start=warm_start, alpha=alpha, beta=beta)
+
+    @property
+    def level(self) -> float:
+        """What ``at`` takes."""
+        return -math.log(self.params["beta"])
 
     def _level(self, level: float) -> dict[str, float]:
         return {"alpha": math.exp(-0.6 * level), "beta": math.exp(-level)}
@@ -309,6 +339,11 @@ class Fhddm(_Binary):
         """Take the error of one row, 1 = wrong; River's FHDDM counts the right ones."""
         return super().update(1.0 - value)
 
+    @property
+    def level(self) -> float:
+        """What ``at`` takes."""
+        return -math.log(self.params["confidence_level"])
+
     def _level(self, level: float) -> dict[str, float]:
         return {"confidence_level": math.exp(-level)}
 
@@ -329,6 +364,11 @@ class HddmA(_Binary):
 
     def __init__(self, drift_confidence: float = 3e-4, warning_confidence: float = 0.005) -> None:
         super().__init__(drift_confidence=drift_confidence, warning_confidence=warning_confidence)
+
+    @property
+    def level(self) -> float:
+        """What ``at`` takes."""
+        return math.log(2.0 / self.params["drift_confidence"])
 
     def _level(self, level: float) -> dict[str, float]:
         """Of log(2 / confidence), which is what the bound has."""
@@ -362,6 +402,11 @@ class HddmW(_Binary):
             warning_confidence=warning_confidence,
             lambda_val=lambda_val,
         )
+
+    @property
+    def level(self) -> float:
+        """What ``at`` takes."""
+        return -math.log(self.params["drift_confidence"])
 
     def _level(self, level: float) -> dict[str, float]:
         return {"drift_confidence": math.exp(-level), "warning_confidence": math.exp(-WARN * level)}

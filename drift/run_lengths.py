@@ -68,6 +68,11 @@ class Bocpd:
         """Bernoulli for errors, normal for all else."""
         return cls(binary=signal == "error")
 
+    @property
+    def level(self) -> float:
+        """The threshold above ``EVEN``."""
+        return self.threshold - EVEN
+
     def at(self, level: float) -> Bocpd:
         """A new one with the same settings; ``level`` is the threshold above ``EVEN``."""
         return Bocpd(EVEN + level, self.hazard, binary=self._binary)

@@ -197,7 +197,8 @@ def read_losses(path: Path, column: str, drifts: tuple[Span, ...]) -> LossStream
 def fits(stream: str, model: str) -> bool:
     """Detectors fit losses that they can read, models fit streams of data."""
     name, _ = named(model)
-    detects = name in (*DETECTORS, *DUMMIES) or (":" in name and stream in STREAMS)
+    detects = name in (*DETECTORS, *DUMMIES) or "(" in name
+    detects = detects or (":" in name and stream in STREAMS)
     if (stream in STREAMS) != detects:
         return False
     if not detects or name in DUMMIES:

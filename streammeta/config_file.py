@@ -20,6 +20,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from drift import make_detector
 from streammeta.config import ModelConfig, Section
 from streammeta.errors import ConfigError, UsageError
 from streammeta.events import KINDS
@@ -145,7 +146,10 @@ class RunConfig(Section):
         if model.partner is not None:
             _find("learners", model.partner)
         for name in model.detectors:
-            _find("detectors", name)
+            if "(" in name:
+                make_detector(name)  # several as one: says itself what is wrong
+            else:
+                _find("detectors", name)
         return model
 
 

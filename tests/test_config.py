@@ -155,3 +155,13 @@ def test_a_command_without_a_config_sets_fields_of_inner_sections_too() -> None:
     config = model_config(["model.outer.gated=true", "model.hidden=[8]"], {"learner": "maml"})
     assert config.outer.gated
     assert (config.hidden, config.learner) == ((8,), "maml")
+
+
+def test_detectors_can_be_combined_in_a_config(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    text = "[source]\npath = 'a.csv'\ntarget = 'y'\n[model]\ndetectors = ['vote(cusum, {})']\n"
+    path.write_text(text.format("adwin"))
+    assert load_config(path).config.model.detectors == ("vote(cusum, adwin)",)
+    path.write_text(text.format("adwn"))
+    with pytest.raises(ConfigError, match=r"no detector is called 'adwn'; did you mean 'adwin'"):
+        load_config(path)

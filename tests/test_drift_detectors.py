@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import pickle
 import random
+import sys
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drift import DETECTORS, Detector, RatioSignal, Status, make_detector
+from drift import DETECTORS, AnyOf, Detector, RatioSignal, Status, Vote, Warned, make_detector
+from drift.combined import WITHIN
+from drift.detector import Input
 from drift.river_detectors import Adwin, Ddm, Kswin, PageHinkley
 
-NAMES = sorted(DETECTORS)
+COMBINED = [
+    "any_of(adwin, hddm_a)",
+    "vote(cusum, ewma, sprt)",
+    "warned(adwin)",
+    "vote(warned(adwin), hddm_a)",
+]
+NAMES = [*sorted(DETECTORS), *COMBINED]
 
 
 def errors(seed: int, *parts: tuple[int, float]) -> list[float]:
@@ -66,7 +76,7 @@ def test_a_reset_detector_is_as_new(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_only_detectors_that_say_so_warn(name: str) -> None:
     detector = make_detector(name)
-    seen = {detector.update(v) for v in errors(7, (600, 0.1), (300, 0.6))}
+    seen = {detector.update(v) for v in errors(7, (600, 0.1), (60, 0.25), (300, 0.5))}
     assert (Status.WARNING in seen) == detector.has_warning
 
 
@@ -169,3 +179,95 @@ def test_a_perfect_model_that_errs_is_news() -> None:
     signal = RatioSignal()
     assert {signal.update(0.0) for _ in range(50)} == {1.0}
     assert signal.update(1e-9) == 10.0
+
+
+# -- several as one ----------------------------------------------------------------------------
+
+
+class Scripted:
+    """Raises alarms in the rows that it is told."""
+
+    input: Input = "real"
+    has_warning = False
+
+    def __init__(self, *rows: int) -> None:
+        self.rows, self.row, self.name = rows, -1, "scripted"
+
+    def update(self, value: float) -> Status:
+        self.row += 1
+        return Status.DRIFT if self.row in self.rows else Status.STABLE
+
+    def reset(self) -> None:
+        pass
+
+
+def test_any_of_alarms_when_the_first_does() -> None:
+    assert alarms(AnyOf([Scripted(5, 30), Scripted(20)]), [0.0] * 40) == [5, 20, 30]
+
+
+def test_a_vote_needs_most_of_them_within_a_while() -> None:
+    near = Vote([Scripted(5), Scripted(5 + WITHIN - 1), Scripted()])
+    assert alarms(near, [0.0] * 300) == [5 + WITHIN - 1]
+    far = Vote([Scripted(5), Scripted(5 + WITHIN), Scripted()])
+    assert alarms(far, [0.0] * 300) == []
+    assert alarms(Vote([Scripted(5), Scripted(9)], least=1), [0.0] * 40) == [5, 9]
+    all_of_them = Vote([Scripted(5), Scripted(9), Scripted(40)], least=3)
+    assert alarms(all_of_them, [0.0] * 60) == [40]
+
+
+def test_one_vote_is_a_warning() -> None:
+    vote = Vote([Scripted(5), Scripted(), Scripted()])
+    found = [vote.update(0.0) for _ in range(2 * WITHIN)]
+    assert found.count(Status.WARNING) == WITHIN
+    assert found[5] is Status.WARNING
+
+
+def test_a_warning_comes_before_the_alarm_where_there_was_none() -> None:
+    for name in ("adwin", "page_hinkley", "fhddm"):
+        plain, warned = make_detector(name), make_detector(f"warned({name})")
+        values = errors(7, (900, 0.1), (300, 0.5))
+        found = [warned.update(v) for v in values]
+        row = found.index(Status.DRIFT)
+        assert row == alarms(plain, values)[0]
+        assert Status.WARNING in found[900:row]
+        assert Status.WARNING not in found[:900]
+
+
+def test_a_combination_has_a_level_as_its_members_have() -> None:
+    values = errors(3, (20_000, 0.2))
+    counts = []
+    for level in (0.3, 0.6, 1.0):
+        made: Any = make_detector("vote(cusum, ewma, sprt)")
+        counts.append(len(alarms(made.at(level), values)))
+    assert counts[0] > counts[1] >= counts[2]
+    strict: Any = make_detector("warned(adwin)")
+    assert strict.at(9.0).level == pytest.approx(9.0)
+
+
+def test_faulty_combinations_are_refused() -> None:
+    with pytest.raises(ValueError, match="combined by any_of, vote, warned, not by 'most'"):
+        make_detector("most(adwin, ddm)")
+    with pytest.raises(ValueError, match=r"no detector is called 'adwn'; did you mean 'adwin'"):
+        make_detector("vote(cusum, any_of(adwn, ddm))")
+    with pytest.raises(ValueError, match=r"warned\(adwin, ddm\): expected one detector, found 2"):
+        make_detector("warned(adwin, ddm)")
+    with pytest.raises(ValueError, match="any_of: expected at least one detector"):
+        make_detector("any_of()")
+    with pytest.raises(ValueError, match="least is 3; expected 1 to 2"):
+        Vote([Scripted(), Scripted()], least=3)
+    with pytest.raises(ValueError, match="'scripted' has no level that could be lower"):
+        Warned(Scripted())
+
+
+def test_a_detector_of_ones_own_plugs_in_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    import types
+
+    module = types.ModuleType("somebodys")
+    module.Own = type("Own", (Scripted,), {"__init__": lambda s: Scripted.__init__(s, 3)})  # type: ignore[attr-defined]
+    module.Wrong = dict  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "somebodys", module)
+    assert alarms(make_detector("any_of(somebodys:Own, adwin)"), [0.0] * 10) == [3]
+    with pytest.raises(ValueError, match="somebodys:Wrong is no detector: expected name, input"):
+        make_detector("somebodys:Wrong")
+    with pytest.raises(ValueError, match="no detector is called 'somebodys:Nobody'"):
+        make_detector("somebodys:Nobody")

@@ -54,6 +54,7 @@ def eval_detector(
     as_json: bool = typer.Option(False, "--json", help="One JSON line per detector on stdout."),
 ) -> None:  # fmt: skip
     """Judge drift detectors: found and false alarms, delays, cost, beside dummies."""
+    from drift.registry import split_names
     from streammeta.errors import UsageError
 
     spans = _spans(drifts, "--drifts")
@@ -66,7 +67,7 @@ def eval_detector(
         raise UsageError("expected SOURCE with losses, or --alarms")
     else:
         shown = _losses(source, column, spans, rows, seed)
-        judged = _judged(_names(detectors), shown, max_delay, seed)
+        judged = _judged(split_names(detectors), shown, max_delay, seed)
         title = f"{shown.name}: {len(shown.values):,} losses"
     if as_json:
         for name, report, micros in judged:
