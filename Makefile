@@ -14,7 +14,7 @@ run: env
 	$(BIN)/streammeta run examples/quickstart.toml --fresh
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: lint types test
 

@@ -29,7 +29,7 @@ WIDTH = 6
 _ALARM, _WARN, _P, _Q = range(4)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _page_hinkley(s: Floats, p: Floats, value: float) -> int:
     """River's, upwards only: ``p`` is (threshold, -, delta, rows at least, alpha)."""
     s[_N] += 1.0
@@ -40,7 +40,7 @@ def _page_hinkley(s: Floats, p: Floats, value: float) -> int:
     return _DRIFT if s[_STATISTIC] > p[_ALARM] else _STABLE
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _ddm(s: Floats, p: Floats, value: float) -> int:
     """River's: ``p`` is (threshold, of warnings, rows at least); ``s`` has p and s at their least,
     and the sum of both."""
@@ -59,7 +59,7 @@ def _ddm(s: Floats, p: Floats, value: float) -> int:
     return _WARNING if rate + deviation > s[_A] + p[_WARN] * s[_B] else _STABLE
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _hddm_a(s: Floats, p: Floats, value: float) -> int:
     """River's: ``p`` is log(2 / confidence) of alarm and warning, and log(1 / confidence) of the
     cut; ``s`` has rows and mean at the cut."""
@@ -83,7 +83,7 @@ def _hddm_a(s: Floats, p: Floats, value: float) -> int:
     return _WARNING if rise >= math.sqrt(m / 2.0 * p[_WARN]) else _STABLE
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _chart(kind: int, s: Floats, p: Floats, value: float) -> int:
     """``drift.charts``: ``p`` is (threshold, warning, a parameter, another, spread squared); ``s``
     has the sum of squares last."""
@@ -121,7 +121,7 @@ def _chart(kind: int, s: Floats, p: Floats, value: float) -> int:
     return _WARNING if s[_STATISTIC] > p[_WARN] else _STABLE
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _advance(kind: int, s: Floats, p: Floats, value: float) -> int:
     if kind >= _FIRST_CHART:
         return _chart(kind, s, p, value)
@@ -132,7 +132,7 @@ def _advance(kind: int, s: Floats, p: Floats, value: float) -> int:
     return _hddm_a(s, p, value)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _update(
     kind: int, state: Floats, p: Floats, new: Floats, keys: NDArray[np.int64], values: Floats,
     out: NDArray[np.int8],
@@ -144,7 +144,7 @@ def _update(
             s[:] = new
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _draw(sample: Floats, random: int) -> float:
     """A value of ``sample`` by splitmix64 (Steele, Lea, Flood 2014) at ``random``: no generator of
     anybody else is touched."""
@@ -156,7 +156,7 @@ def _draw(sample: Floats, random: int) -> float:
     return found
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _highest(
     kind: int, p: Floats, new: Floats, sample: Floats, rows: int, seed: int, out: Floats
 ) -> None:
@@ -171,7 +171,7 @@ def _highest(
                 out[k] = s[_STATISTIC]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _alarms(
     kind: int, p: Floats, new: Floats, sample: Floats, rows: int, series: int, seed: int
 ) -> int:

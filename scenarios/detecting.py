@@ -4,7 +4,7 @@ On a stream of losses (``scenarios.losses``) a job's model is a detector: ``NAME
 settings, ``NAME@ROWS`` calibrated to so many rows between two false alarms by the first 500
 losses, or a dummy: ``every@ROWS`` raises an alarm every so many rows, ``at_random`` as often as
 there are drifts, ``never`` none. All of them look from the 500th row on. On any other stream it is
-a model, which brings its own detectors.
+a model, which brings its own detectors. On ``keys`` a detector is stacked over many keys.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from drift import (
     make_detector,
     never,
 )
+from scenarios import many_keys
 from scenarios.bench.jobs import Outcome, run_stream
 from scenarios.bench.suite import Job
 from scenarios.losses import STREAMS, LossStream, losses
@@ -84,6 +85,10 @@ class Detecting:
 
     def card(self, job: Job) -> Card:
         """What can be said of the stream."""
+        if job.stream == many_keys.STREAM:
+            rows = many_keys.KEYS * (job.rows or many_keys.ROWS)
+            facts = f"{many_keys.KEYS:,} keys, one call a row"
+            return Card(job.stream, "regression", rows, (), facts, "", "scenarios.many_keys", rows)
         if job.stream not in STREAMS:
             return _stream(job).card
         stream = losses(job.stream, job.rows, job.seed)
@@ -99,6 +104,9 @@ class Detecting:
         Raises:
             UsageError: no such detector or model.
         """
+        if job.stream == many_keys.STREAM:
+            found(job.model, "error", job.seed)
+            return
         if job.stream not in STREAMS:
             card = self.card(job)
             build(at_drift(job.model, card), task=card.task, seed=job.seed, chunk=job.chunk)
@@ -110,6 +118,9 @@ class Detecting:
     def run(self, job: Job, progress: Progress | None = None) -> Outcome:
         """Show every loss to the detector, or every event to the model."""
         card = self.card(job)
+        if job.stream == many_keys.STREAM:
+            scores = many_keys.measure(job.model, rows=job.rows or many_keys.ROWS, seed=job.seed)
+            return Outcome(job, card, Result(job.model, job.seed, 1, "regression", scores))
         if job.stream not in STREAMS:
             return Outcome(job, card, run_stream(job, _stream(job), progress, card))
         shown = losses(job.stream, job.rows, job.seed)
@@ -197,6 +208,8 @@ def read_losses(path: Path, column: str, drifts: tuple[Span, ...]) -> LossStream
 def fits(stream: str, model: str) -> bool:
     """Detectors fit losses that they can read, models fit streams of data."""
     name, _ = named(model)
+    if stream == many_keys.STREAM:
+        return many_keys.stacks(model)
     detects = name in (*DETECTORS, *DUMMIES) or "(" in name
     detects = detects or (":" in name and stream in STREAMS)
     if (stream in STREAMS) != detects:

@@ -16,6 +16,8 @@ from scenarios.bench.book import Book
 from scenarios.bench.jobs import run_job
 from scenarios.detecting import DETECTING, MAX_DELAY, WARM_UP, alarms, fits, named
 from scenarios.losses import DRIFTING, EVERY, STATIONARY, STREAMS, USUAL, losses
+from scenarios.many_keys import STREAM as KEYED
+from scenarios.many_keys import measure
 from scenarios.suites.detectors import (
     CALIBRATED,
     DETECTORS,
@@ -148,6 +150,15 @@ def test_a_model_brings_its_own_detectors() -> None:
         "half_width": 0.0,
         "rows": 300,
     }
+
+
+def test_keys_are_stacked_and_raise_the_same_alarms() -> None:
+    for name in ("ddm", "cusum"):
+        values = measure(name, keys=50, rows=120).values()
+        assert values["same"] == 1.0
+        assert values["alarms"] > 0
+        assert values["speedup"] == pytest.approx(values["us_loop"] / values["us_stacked"])
+    assert [n for n in ("adwin", "ewma", "streammeta") if fits(KEYED, n)] == ["ewma"]
 
 
 # -- the suite ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from drift import evaluate
+from scenarios import many_keys
 from scenarios.bench import Book, Gate, Outcome, Record, Suite, Summary
 from scenarios.bench.tables import signed
 from scenarios.detecting import DUMMIES, MAX_DELAY, STILL, WARM_UP, fits, named
@@ -24,6 +25,7 @@ CALIBRATED = tuple(
 )
 HELD = ("cusum", "ewma", "shewhart", "sprt")  # to what they were calibrated to
 FACTOR = 2.0
+BESIDE_RIVER, FASTER = ("page_hinkley", "ddm", "hddm_a"), 20.0  # than a loop over River's
 #: Streams of data: mean delay at most, from the start of a drift or from its centre.
 DELAYS = {"open:sine1": 100, "open:mixed": 100, "open:circles": 400}
 STILL_ALARMS = 3  # at most, of 10 % noise
@@ -51,7 +53,7 @@ def leaves_out(stream: str, model: str) -> bool:
 
 def extra(outcome: Outcome) -> dict[str, Any]:
     """Alarms of a model within ``MAX_DELAY``, from the start and from the centre of each drift."""
-    if outcome.job.stream in STREAMS:
+    if outcome.job.stream in (*STREAMS, many_keys.STREAM):
         return {}
     card, result = outcome.card, outcome.result
     rows = len(result.keys)
@@ -72,10 +74,12 @@ def summarise(book: Book) -> list[Summary]:
     """Losses with drifts, losses without, streams of data, and the value of the reaction."""
     tables = [_judged(book, s) for s in book.streams if s in DRIFTING]
     still = [s for s in book.streams if s in STATIONARY]
-    data = [s for s in book.streams if s not in STREAMS]
+    data = [s for s in book.streams if s not in (*STREAMS, many_keys.STREAM)]
+    stacked = book.of(stream=many_keys.STREAM)
     return [
         *tables,
         *([_between(book, still)] if still else []),
+        *([_stacked(stacked)] if stacked else []),
         *([_ours(book, data), _reaction(book, data)] if data else []),
     ]
 
@@ -123,6 +127,19 @@ def _apart(runs: Sequence[Record]) -> str:
     return f"{_number(run, 'between_false_alarms')} ({len(run.drifts)})"
 
 
+def _stacked(runs: Sequence[Record]) -> Summary:
+    rows = [
+        [
+            run.model, f"{run.metric['us_loop']:.3f}", f"{run.metric['us_stacked']:.3f}",
+            f"{run.metric['speedup']:.0f}x", f"{run.metric['alarms']:,.0f}",
+            "yes" if run.metric["same"] else "NO",
+        ]
+        for run in runs
+    ]  # fmt: skip
+    head = ["detector", "us/update, one each", "us/update, stacked", "faster", "alarms", "the same"]
+    return Summary(f"{many_keys.KEYS:,} keys: a loop over detectors, and one call", head, rows)
+
+
 def _ours(book: Book, streams: Sequence[str]) -> Summary:
     rows = []
     for stream in streams:
@@ -165,6 +182,11 @@ def gates(book: Book) -> list[Gate]:
         n = len(run.drifts)
         text = f"{STILL}: {n} alarms in {run.rows:,} rows without a drift, at most {STILL_ALARMS}"
         found.append(Gate(text, n <= STILL_ALARMS))
+    for run in book.of(stream=many_keys.STREAM):
+        speedup, same = run.metric["speedup"] or 0.0, bool(run.metric["same"])
+        text = f"{run.model}, {many_keys.KEYS:,} keys: the same alarms {speedup:.0f} times faster"
+        fast = speedup >= FASTER or run.model not in BESIDE_RIVER
+        found.append(Gate(text, same and fast))
     for stream in ("errors", "residuals"):
         for name in HELD:
             for run in book.of(stream=stream, model=f"{name}@{EXPECTED}"):
@@ -193,7 +215,7 @@ SUITE = Suite(
     name="detectors",
     summary="drift detectors: found, false, delays, cost, and what the reaction is worth",
     minutes=30,
-    streams=(*DRIFTING, *STATIONARY, *DELAYS, STILL, *OTHERS),
+    streams=(*DRIFTING, *STATIONARY, many_keys.STREAM, *DELAYS, STILL, *OTHERS),
     models=(OURS, DEAF, *DETECTORS, *SLOW, *CALIBRATED, "every@100", "at_random", "never"),
     seeds=(0,),
     quick_rows=4_000,
