@@ -27,17 +27,17 @@ from drift.stacked import count_alarms, highest, stackable
 
 Floats = NDArray[np.float64]
 EXPECTED = 100_000  # rows between two false alarms
-LEAST = 100  # of them
+LEAST, MOST = 100, 1_000_000  # of them
 FEWEST = 30  # losses to calibrate by
 ROWS = 20_000  # of a series of draws, at most
-DRAWS = 4_000_000  # in all series
+ENOUGH = 40  # times as many rows as are asked for are drawn, in all series
 COUNTS, CLOSE = 10, 0.15  # times that alarms are counted, until rows between two are so close
 WIDER = 1.5  # times as many rows between alarms tell how steeply they rise with the level
 MEASURED = 1_000_000  # rows at each looser level, at most; of a detector that is slow a fiftieth
 ALARMS, FEWEST_ALARMS = 60, 20  # at a looser level: so many are enough, with fewer none counts
 LOOSEST, STRICTER, LEVELS = 0.02, 1.3, 40  # the first level, the factor to the next, and how many
 FARTHEST = 3.0  # times the strictest of them the line is carried on
-LINE = 3  # levels, the strictest that count, that the line goes through
+LINE = 3  # levels, those about the goal or the strictest that count, that the line goes through
 
 
 @runtime_checkable
@@ -62,7 +62,8 @@ def calibrated(
 
     Raises:
         ValueError: no such detector, less than 30 losses, one that is not finite, ``expected``
-            below 100, or a detector that never raises so many alarms, or always more.
+            outside 100 to 1,000,000, or a detector that never raises so many alarms, or always
+            more.
         TypeError: a detector of one's own without ``at``.
 
     >>> errors = [0.0] * 90 + [1.0] * 10
@@ -72,8 +73,8 @@ def calibrated(
     sample = np.asarray(losses, np.float64)
     if len(sample) < FEWEST or not np.isfinite(sample).all():
         raise ValueError(f"{len(sample)} losses; expected at least {FEWEST}, all of them finite")
-    if not expected >= LEAST:
-        raise ValueError(f"expected is {expected}; expected {LEAST} rows at least")
+    if not LEAST <= expected <= MOST:
+        raise ValueError(f"expected is {expected}; expected {LEAST} to {MOST:,} rows")
     like = make_detector(detector, signal, seed) if isinstance(detector, str) else detector
     if not isinstance(like, Adjustable):
         raise TypeError(f"{like.name!r} cannot be calibrated: it has no at(level)")
@@ -86,7 +87,7 @@ def _counted(like: Adjustable, sample: Floats, expected: float, seed: int) -> fl
     """The level at which as many alarms are raised as were asked for: Newton's steps, within what
     is known to be too loose and too strict."""
     rows = int(max(ROWS, expected))
-    series = max(1, DRAWS // rows)
+    series = max(1, round(ENOUGH * expected / rows))
     level, slope = _exceeded(like, sample, expected, seed)
     loose, strict = 0.0, math.inf
     for number in range(COUNTS):
@@ -105,7 +106,7 @@ def _exceeded(like: Detector, sample: Floats, expected: float, seed: int) -> tup
     """The level that series of draws exceed every ``expected`` rows, and how the logarithm of the
     rows between two alarms rises with the level there."""
     rows = int(min(ROWS, expected))
-    tops = highest(like, sample, rows, DRAWS // rows, seed)
+    tops = highest(like, sample, rows, max(200, round(ENOUGH * expected / rows)), seed)
     shares = [math.exp(-rows / part) for part in (expected, WIDER * expected)]
     level, higher = (float(v) for v in np.quantile(tops, shares, method="higher"))
     if not 0.0 < level < math.inf:
@@ -134,9 +135,17 @@ def _searched(like: Adjustable, sample: Floats, expected: float, seed: int) -> f
             f"{like.name} raises {alarms} alarms in {seen:,} rows of such losses (their mean is "
             f"{sample.mean():.3g}) at a level of {level:.2g}: too few to calibrate it"
         )
-    levels, logs = np.array(tried[-LINE:]).T
+    goal = math.log(expected)
+    if tried[0][1] > goal:
+        raise ValueError(
+            f"{like.name} never raises more than one alarm in {math.exp(tried[0][1]):,.0f} rows of "
+            f"such losses (their mean is {sample.mean():.3g})"
+        )
+    stricter = next((i for i, (_, log) in enumerate(tried) if log >= goal), len(tried))
+    first = max(0, min(stricter - 1, len(tried) - LINE))
+    levels, logs = np.array(tried[first : first + LINE]).T
     slope, start = np.polyfit(levels, logs, 1)
-    found = (math.log(expected) - start) / slope
+    found = (goal - start) / slope
     if not 0.0 < found < FARTHEST * levels[-1]:
         raise ValueError(
             f"{like.name} raises one alarm in {math.exp(logs[-1]):,.0f} rows of such losses (their "

@@ -70,7 +70,14 @@ class Chart:
         return type(self)(level, self.spread, **{name: getattr(self, name) for name in self.own})
 
     def update(self, value: float) -> Status:
-        """Take the value of one row."""
+        """Take the value of one row.
+
+        Raises:
+            ValueError: it is not finite.
+        """
+        value = float(value)
+        if not -math.inf < value < math.inf:
+            raise ValueError(f"{self.name}: a loss is {value}; expected a finite number")
         n, mean = self._n, self._mean
         if n >= MIN_ROWS:
             self._test(value, mean, math.sqrt((self._squares + self.spread**2) / (n + 1)))
@@ -107,7 +114,7 @@ class Cusum(Chart):
     __slots__ = ("slack",)
     name = "cusum"
     own = ("slack",)
-    usual = (20.0, 16.0)
+    usual = (15.5, 12.3)
 
     def __init__(
         self, threshold: float | None = None, spread: float = 1.0, slack: float = 0.5
@@ -130,7 +137,7 @@ class Ewma(Chart):
     __slots__ = ("_left", "_smooth", "weight")
     name = "ewma"
     own = ("weight",)
-    usual = (5.5, 6.0)
+    usual = (5.1, 4.5)
 
     def __init__(
         self, threshold: float | None = None, spread: float = 1.0, weight: float = 0.05
@@ -166,7 +173,7 @@ class Shewhart(Chart):
     __slots__ = ("_rows", "_sum", "group")
     name = "shewhart"
     own = ("group",)
-    usual = (4.2, 4.2)
+    usual = (4.4, 3.9)
 
     def __init__(
         self, threshold: float | None = None, spread: float = 1.0, group: int = 20
@@ -201,7 +208,7 @@ class Sprt(Chart):
     __slots__ = ("accept", "shift")
     name = "sprt"
     own = ("shift", "accept")
-    usual = (13.0, 13.0)
+    usual = (14.8, 11.5)
 
     def __init__(
         self,

@@ -52,7 +52,14 @@ class _Several:
             member.reset()
 
     def _at(self, level: float) -> list[Any]:
-        """The members, each at ``level`` times the level that it has now."""
+        """The members, each at ``level`` times the level that it has now.
+
+        Raises:
+            TypeError: a member's level cannot be chosen.
+        """
+        for member in self.members:
+            if not (hasattr(member, "at") and hasattr(member, "level")):
+                raise TypeError(f"{member.name!r} cannot be calibrated: it has no at(level)")
         return [member.at(level * member.level) for member in self.members]  # type: ignore[attr-defined]
 
     @property

@@ -25,6 +25,7 @@ class Detector(Protocol):
     """Reads one number per row and says whether the stream got worse.
 
     One convention for all: a value is a loss, so larger is worse, and 1 is a wrong prediction.
+    Values are finite (``RatioSignal`` makes them so): charts refuse others, River's go deaf.
     After it has returned ``Status.DRIFT`` a detector has already reset itself and starts
     over with the next value. Detectors pickle; equal histories pickle to equal bytes.
     """

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
+
 Drift = int | tuple[int, int]
 
 
@@ -91,7 +93,8 @@ class Report(NamedTuple):
 
     @property
     def mean_time_ratio(self) -> float | None:
-        """MTR = MTFA / MDT x (share of drifts found), infinite without a false alarm."""
+        """MTR = MTFA / MDT (1 row at least) x (share of drifts found); infinite without a false
+        alarm."""
         if not self.drifts:
             return None
         if not self.found:
@@ -145,7 +148,10 @@ def evaluate(alarms: Sequence[int], drifts: Sequence[Drift], rows: int, max_dela
 
 def _intervals(drifts: Sequence[Drift], rows: int) -> list[tuple[int, int]]:
     """All drifts as intervals, in order, checked."""
-    spans = sorted((d, d) if isinstance(d, int) else (d[0], d[1]) for d in drifts)
+    spans = sorted(
+        (int(d), int(d)) if isinstance(d, (int, np.integer)) else (int(d[0]), int(d[1]))
+        for d in drifts
+    )
     for start, end in spans:
         if not 0 <= start <= end < rows:
             raise ValueError(f"drift ({start}, {end}); expected 0 <= start <= end < {rows} rows")

@@ -21,7 +21,7 @@ MIN_ROWS = 16
 KNOWN = "known"  # the detector and the signal of a change that nobody had to detect
 _MAX_ONSET = 500
 _MEAN_ROWS = 1000
-_FORMAT = 2
+_FORMAT = 3
 
 # How far above the segment's mean a value must be to look like the next segment.
 _SLACK = {"error": 0.15, "ratio": 1.0}
@@ -230,7 +230,7 @@ class Segmenter:
             if signal != "error" and detector.input == "error":
                 raise ValueError(
                     f"detector {detector.name!r} reads 0/1 errors, the signal is {signal!r}; "
-                    "use adwin, kswin or page_hinkley"
+                    "use one that reads real losses, such as page_hinkley or cusum"
                 )
         self._min_rows = min_rows
         self._state = State.WARMUP

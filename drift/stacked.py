@@ -220,23 +220,32 @@ class StackedDetectors:
         keys where they are not told); after ``DRIFT`` a key's detector has started over.
 
         Raises:
-            ValueError: there is not one value for each key.
+            ValueError: there is not one value for each key, or one that is not finite.
             IndexError: a key is outside [0, keys).
         """
         values = np.asarray(values, np.float64)
-        keys = self._all if keys is None else np.asarray(keys, np.int64)
+        keys = self._all if keys is None else self._checked(keys)
         if values.shape != keys.shape:
             raise ValueError(f"values have shape {values.shape} and keys {keys.shape}")
-        last = len(self._all) - 1
-        if len(keys) and (keys.min() < 0 or keys.max() > last):
-            raise IndexError(f"keys {keys.min()} to {keys.max()}; expected 0 to {last}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{self.name}: a loss is not finite")
         out = np.empty(len(values), np.int8)
         _update(self._kind, self._state, self._params, self._new, keys, values, out)
         return out
 
     def reset(self, keys: NDArray[np.int64] | None = None) -> None:
-        """Forget everything about ``keys``, or about all."""
-        self._state[self._all if keys is None else keys] = self._new
+        """Forget everything about ``keys``, or about all.
+
+        Raises:
+            IndexError: a key is outside [0, keys).
+        """
+        self._state[self._all if keys is None else self._checked(keys)] = self._new
+
+    def _checked(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        keys, last = np.asarray(keys, np.int64), len(self._all) - 1
+        if len(keys) and (keys.min() < 0 or keys.max() > last):
+            raise IndexError(f"keys {keys.min()} to {keys.max()}; expected 0 to {last}")
+        return keys
 
 
 def highest(like: Detector, sample: Any, rows: int, series: int, seed: int = 0) -> Floats:
@@ -253,7 +262,7 @@ def highest(like: Detector, sample: Any, rows: int, series: int, seed: int = 0) 
     kind, params, new = _laid_out(like)
     params[_ALARM] = params[_WARN] = math.inf
     out = np.zeros(series)
-    _highest(kind, params, new, np.asarray(sample, np.float64), rows, seed << 40, out)
+    _highest(kind, params, new, np.asarray(sample, np.float64), rows, _start(seed), out)
     return out
 
 
@@ -266,7 +275,12 @@ def count_alarms(like: Detector, sample: Any, rows: int, series: int, seed: int 
     """
     kind, params, new = _laid_out(like)
     drawn_from = np.asarray(sample, np.float64)
-    return int(_alarms(kind, params, new, drawn_from, rows, series, seed << 40))
+    return int(_alarms(kind, params, new, drawn_from, rows, series, _start(seed)))
+
+
+def _start(seed: int) -> int:
+    """Where the draws of a seed begin: far from those of any other."""
+    return int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(2))
 
 
 def stackable(like: Detector) -> bool:

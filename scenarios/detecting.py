@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,9 +32,9 @@ from drift import (
 from scenarios import many_keys
 from scenarios.bench.jobs import Outcome, run_stream
 from scenarios.bench.suite import Job
-from scenarios.losses import STREAMS, LossStream, losses
+from scenarios.losses import STREAMS, Floats, LossStream, losses
 from scenarios.models import at_drift, build
-from scenarios.prequential import Latency, Progress, Result, events_of, peak_rss_mb
+from scenarios.prequential import Progress, Result, events_of, peak_rss_mb, prequential
 from scenarios.scenario import Card, Scenario, Span, scenario
 from streammeta.errors import UsageError
 from streammeta.events import Label, Scored
@@ -56,16 +56,16 @@ class DetectionScores(Scores):
     main = "f1"
     higher_is_better = True
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, found: Judgement) -> None:
         super().__init__()
-        self.n, self.report = report.rows, report
+        self.n, self.found = found.report.rows, found
 
     def _take(self, scored: Scored, repeated: Label | None) -> None:
         raise NotImplementedError("alarms are not scored row by row")
 
     def values(self) -> dict[str, float]:
         """By name, the main one first; nan where there was nothing to measure."""
-        r = self.report
+        r = self.found.report
         told = {
             "f1": r.f1,
             "precision": r.precision,
@@ -76,6 +76,7 @@ class DetectionScores(Scores):
             "false_alarms_per_1000": r.false_alarms_per_1000,
             "between_false_alarms": r.between_false_alarms,
             "mean_time_ratio": r.mean_time_ratio,
+            "us_per_update": self.found.micros,
         }
         return {name: float("nan") if value is None else value for name, value in told.items()}
 
@@ -102,37 +103,33 @@ class Detecting:
         """Refuse what cannot be done, before any work.
 
         Raises:
-            UsageError: no such detector or model.
+            UsageError: no such detector or model, or one that does not fit the stream.
         """
-        if job.stream == many_keys.STREAM:
-            found(job.model, "error", job.seed)
-            return
-        if job.stream not in STREAMS:
+        if job.stream not in (*STREAMS, many_keys.STREAM):
             card = self.card(job)
             build(at_drift(job.model, card), task=card.task, seed=job.seed, chunk=job.chunk)
             return
         name, _ = named(job.model)
         if name not in DUMMIES:
-            found(name, STREAMS[job.stream].signal, job.seed)
+            made(name, "error", job.seed)
+        if not fits(job.stream, job.model):
+            raise UsageError(f"{job.model!r} cannot be asked of {job.stream}")
 
     def run(self, job: Job, progress: Progress | None = None) -> Outcome:
         """Show every loss to the detector, or every event to the model."""
         card = self.card(job)
         if job.stream == many_keys.STREAM:
-            scores = many_keys.measure(job.model, rows=job.rows or many_keys.ROWS, seed=job.seed)
-            return Outcome(job, card, Result(job.model, job.seed, 1, "regression", scores))
+            timed = many_keys.measure(job.model, rows=job.rows or many_keys.ROWS, seed=job.seed)
+            return Outcome(job, card, Result(job.model, job.seed, 1, "regression", timed))
         if job.stream not in STREAMS:
             return Outcome(job, card, run_stream(job, _stream(job), progress, card))
         shown = losses(job.stream, job.rows, job.seed)
-        raised, seconds = alarms(job.model, shown, job.seed)
-        report = evaluate(raised, shown.drifts, card.rows, MAX_DELAY)
-        result = Result(
-            job.model, job.seed, job.chunk, "regression", DetectionScores(report), seconds
-        )
-        result.events, result.peak_rss_mb = card.rows - WARM_UP, peak_rss_mb()
-        result.drifts, result.watches = raised, True
-        result.latency = Latency(*[round(1e6 * seconds / max(1, result.events), 2)] * 3)
-        result.rows, result.losses = array("q", [0]), array("d", [1.0 - report.f1])
+        found = judged(job.model, shown, job.seed)
+        scores = DetectionScores(found)
+        result = Result(job.model, job.seed, job.chunk, "regression", scores, found.seconds)
+        result.events, result.peak_rss_mb = found.report.rows, peak_rss_mb()
+        result.drifts, result.watches = found.alarms, True
+        result.rows, result.losses = array("q", [0]), array("d", [1.0 - found.report.f1])
         result.keys = array("l", [0]) * card.rows  # how many rows there were
         if progress is not None:
             progress(card.rows, result.scores, 0)
@@ -144,19 +141,62 @@ def _stream(job: Job) -> Scenario:
     return scenario(job.stream, seed=job.seed, rows=rows)
 
 
-def alarms(model: str, shown: LossStream, seed: int) -> tuple[list[int], float]:
-    """The rows at which ``model`` raises one, and the seconds that its updates took."""
+class Judgement(NamedTuple):
+    """The rows of the alarms, what they are worth from row ``WARM_UP`` on, and the seconds that
+    all updates took (0 of a dummy)."""
+
+    alarms: list[int]
+    report: Report
+    seconds: float
+
+    @property
+    def micros(self) -> float | None:
+        """Microseconds of an update; None of a dummy."""
+        return 1e6 * self.seconds / self.report.rows if self.seconds else None
+
+
+def judged(model: str, shown: LossStream, seed: int, max_delay: int = MAX_DELAY) -> Judgement:
+    """Show the losses from row ``WARM_UP`` on to a detector or dummy, and judge its alarms.
+
+    Raises:
+        UsageError: too few losses, a drift before that row or after the last, no such detector, or
+            one that cannot read or be calibrated by these losses.
+    """
+    rows = len(shown.values) - WARM_UP
+    if rows < 1:
+        raise UsageError(
+            f"{shown.name}: {len(shown.values)} losses, expected more than {WARM_UP}, which "
+            "calibrate and are not judged"
+        )
+    for start, _ in shown.drifts:
+        if start < WARM_UP:
+            raise UsageError(
+                f"a drift at row {start}: the first {WARM_UP} losses are to have none, they "
+                "calibrate and are not judged"
+            )
+    raised, seconds = _alarms(model, shown, seed)
+    spans = [(start - WARM_UP, end - WARM_UP) for start, end in shown.drifts]
+    try:
+        report = evaluate([row - WARM_UP for row in raised], spans, rows, max_delay)
+    except ValueError as fault:
+        raise UsageError(f"{fault} (rows counted from the {WARM_UP}th)") from None
+    return Judgement(raised, report, seconds)
+
+
+def _alarms(model: str, shown: LossStream, seed: int) -> tuple[list[int], float]:
     name, expected = named(model)
     if name in DUMMIES:
         return [row for row in _dummy(name, expected, shown, seed) if row >= WARM_UP], 0.0
-    warm, rest = shown.values[:WARM_UP], shown.values[WARM_UP:].tolist()
-    try:
-        detector = found(name, shown.signal, seed)
-        if expected is not None:
+    detector = made(name, shown.signal, seed)
+    if detector.input == "error" and shown.signal != "error":
+        raise UsageError(f"detector {name!r} reads 0/1 errors, {shown.name} has other losses")
+    if expected is not None:
+        warm = shown.values[:WARM_UP]
+        try:
             detector = calibrated(detector, warm, expected, shown.signal, seed)
-    except ValueError as fault:
-        raise UsageError(str(fault)) from None
-    return _raised(detector, rest)
+        except (ValueError, TypeError) as fault:
+            raise UsageError(str(fault)) from None
+    return _raised(detector, shown.values[WARM_UP:].tolist())
 
 
 def _dummy(name: str, apart: float | None, shown: LossStream, seed: int) -> Sequence[int]:
@@ -184,7 +224,7 @@ def read_losses(path: Path, column: str, drifts: tuple[Span, ...]) -> LossStream
 
     Raises:
         SourceError: the file cannot be read or has no such column.
-        UsageError: it has a value that is no number, or too few.
+        UsageError: it has a value that is no number.
     """
     source = FileSource(path, target=column)
     try:
@@ -196,17 +236,38 @@ def read_losses(path: Path, column: str, drifts: tuple[Span, ...]) -> LossStream
         if isinstance(value, str) or value is None:
             raise UsageError(f"{path}, row {row}: {column} is {value!r}, expected a number")
         values[row] = float(value)
-    if len(values) <= WARM_UP:
-        raise UsageError(f"{path}: {len(values)} losses, expected more than {WARM_UP}")
+    return _shown(path.name, values, drifts)
+
+
+def losses_of(stream: Scenario, model: str, seed: int) -> LossStream:
+    """The losses of ``model`` on a stream of data, whose drifts are known.
+
+    Raises:
+        UsageError: no such model.
+    """
+    card = stream.card
+    learner = build(at_drift(model, card), task=card.task, seed=seed)
+    result = prequential(learner, stream.events(), task=card.task, name=model, seed=seed)
+    order = np.argsort(np.array(result.rows), kind="stable")
+    values = np.array(result.losses)[order]
+    spans = tuple((a, min(b, len(values) - 1)) for a, b in card.drifts if a < len(values))
+    return _shown(card.name, values, spans)
+
+
+def _shown(name: str, values: Floats, drifts: tuple[Span, ...]) -> LossStream:
     if set(values.tolist()) <= {0.0, 1.0}:
-        return LossStream(path.name, values, drifts, "error")
+        return LossStream(name, values, drifts, "error")
     signal = RatioSignal()
     ratios = np.array([signal.update(value) for value in values.tolist()])
-    return LossStream(path.name, ratios, drifts, "ratio")
+    return LossStream(name, ratios, drifts, "ratio")
 
 
 def fits(stream: str, model: str) -> bool:
-    """Detectors fit losses that they can read, models fit streams of data."""
+    """Detectors fit losses that they can read, models fit streams of data.
+
+    Raises:
+        UsageError: a detector that does not exist.
+    """
     name, _ = named(model)
     if stream == many_keys.STREAM:
         return many_keys.stacks(model)
@@ -217,29 +278,36 @@ def fits(stream: str, model: str) -> bool:
     if not detects or name in DUMMIES:
         return True
     signal = STREAMS[stream].signal
-    return found(name, signal, 0).input == "real" or signal == "error"
+    return made(name, signal, 0).input == "real" or signal == "error"
 
 
 def named(model: str) -> tuple[str, float | None]:
-    """``NAME`` or ``NAME@ROWS``: a detector, and the rows between two false alarms."""
+    """``NAME`` or ``NAME@ROWS``: a detector, and the rows between two false alarms.
+
+    Raises:
+        UsageError: the rows of a dummy are no whole number from 1 on.
+    """
     name, at, told = model.partition("@")
     if not at:
         return name, None
     try:
-        return name, float(told)
+        rows = float(told)
     except ValueError:
         return model, None  # a model of the bench, such as sgd@best
+    if name in DUMMIES and not (rows >= 1 and rows.is_integer()):
+        raise UsageError(f"{model}: expected a whole number of rows")
+    return name, rows
 
 
-def found(name: str, signal: str, seed: int) -> Any:
+def made(name: str, signal: str, seed: int) -> Any:
     """The detector called ``name``.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it cannot be made.
     """
     try:
         return make_detector(name, signal, seed)
-    except ValueError as fault:
+    except (ValueError, TypeError) as fault:
         raise UsageError(str(fault)) from None
 
 

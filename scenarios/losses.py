@@ -21,7 +21,7 @@ HALF_LIFE = 100  # rows in which half of the surprise is unlearned
 WIDTH = 500  # rows of a gradual drift
 USUAL = 0.1  # errors while nothing changes
 MOST = 10.0  # a residual in units of the usual one, as detectors are shown it
-LONG, SHORT = 1_000_000, 50_000  # rows of a stream without and with drifts, where none are asked
+LONG, SHORT = 4_000_000, 50_000  # rows of a stream without and with drifts, where none are asked
 
 
 class LossStream(NamedTuple):

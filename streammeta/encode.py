@@ -202,7 +202,8 @@ class ColumnMap:
         self.schema_changes[kind] = self.schema_changes.get(kind, 0) + 1
 
     def columns(self) -> dict[str, list[int]]:
-        """The columns of each feature; those that features share by hash are in both.
+        """The columns of each feature: none where its categories have no room of their own, and
+        stand where their hashes say.
 
         >>> columns = ColumnMap()
         >>> row = columns.row({"day": "mon", "temp": 21.5})

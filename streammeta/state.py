@@ -178,7 +178,9 @@ class State:
             names = default_detectors(kind)
         signal = "ratio" if self.task == REGRESSION else "error"
         try:
-            detectors = [n if n in DETECTORS or "(" in n else load("detectors", n)() for n in names]
+            detectors = [
+                n if n in DETECTORS or set(n) & set("(:") else load("detectors", n)() for n in names
+            ]
             return Segmenter(detectors, signal, seed=self.config.seed)
         except (ValueError, UsageError) as error:
             raise ConfigError(f"model.detectors: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from drift import evaluate
 from scenarios.bench import Job
 from scenarios.bench.book import Book
 from scenarios.bench.jobs import run_job
-from scenarios.detecting import DETECTING, MAX_DELAY, WARM_UP, alarms, fits, named
+from scenarios.detecting import DETECTING, MAX_DELAY, WARM_UP, fits, judged, named
 from scenarios.losses import DRIFTING, EVERY, STATIONARY, STREAMS, USUAL, losses
 from scenarios.many_keys import STREAM as KEYED
 from scenarios.many_keys import measure
@@ -90,8 +91,10 @@ def test_an_unknown_stream_of_losses_is_named() -> None:
 def test_a_detector_is_judged_by_its_alarms_alone() -> None:
     outcome = run_job(job("cusum", "errors_abrupt"))
     stream = losses("errors_abrupt", 6_000)
-    raised, _ = alarms("cusum", stream, 0)
-    report = evaluate(raised, stream.drifts, 6_000, MAX_DELAY)
+    raised, report, _ = judged("cusum", stream, 0)
+    drifts = [(start - WARM_UP, end - WARM_UP) for start, end in stream.drifts]
+    shifted = [row - WARM_UP for row in raised]
+    assert report == evaluate(shifted, drifts, 6_000 - WARM_UP, MAX_DELAY)
     assert outcome.result.drifts == raised
     assert outcome.result.metric["f1"] == report.f1 > 0.9
     assert outcome.result.metric["mean_delay"] == report.mean_delay
@@ -106,17 +109,17 @@ def test_no_alarm_depends_on_losses_that_come_later() -> None:
     other = stream._replace(values=shuffled)
     for model in ("adwin", "cusum@5000", "bocpd", "hddm_a"):
         before, after = (
-            [row for row in alarms(model, s, 0)[0] if row < cut] for s in (stream, other)
+            [row for row in judged(model, s, 0).alarms if row < cut] for s in (stream, other)
         )
         assert before == after
 
 
 def test_the_dummies_are_what_a_detector_has_to_beat() -> None:
     stream = losses("errors_abrupt", 20_000)
-    often, never = alarms("every@100", stream, 0)[0], alarms("never", stream, 0)[0]
+    often, never = (judged(d, stream, 0).alarms for d in ("every@100", "never"))
     assert np.diff(often).tolist() == [100] * (len(often) - 1)
     assert never == []
-    random = alarms("at_random", stream, 0)[0]
+    random = judged("at_random", stream, 0).alarms
     assert 3 <= len(random) <= 25
     f1 = {m: run_job(job(m, "errors_abrupt", 20_000)).result.metric["f1"]
           for m in ("every@100", "at_random", "never", "ewma@100000")}  # fmt: skip
@@ -135,8 +138,20 @@ def test_what_cannot_be_read_is_not_asked() -> None:
     assert fits("open:sine1", "streammeta")
     with pytest.raises(UsageError, match="no detector is called 'cusun'; did you mean 'cusum'"):
         DETECTING.check(job("cusun", "errors"))
-    with pytest.raises(UsageError, match="expected 100 rows at least"):
-        DETECTING.run(job("cusum@7", "errors"))
+    with pytest.raises(UsageError, match="'ddm' cannot be asked of residuals"):
+        DETECTING.check(job("ddm", "residuals"))
+    with pytest.raises(UsageError, match=r"every@0\.5: expected a whole number of rows"):
+        DETECTING.check(job("every@0.5", "errors"))
+    for rows in ("7", "inf", "1e9"):
+        with pytest.raises(UsageError, match="expected 100 to 1,000,000 rows"):
+            DETECTING.run(job(f"cusum@{rows}", "errors"))
+    with pytest.raises(UsageError, match="errors: 500 losses, expected more than 500"):
+        DETECTING.run(job("cusum", "errors", WARM_UP))
+    early = losses("errors_abrupt", 3_000)._replace(drifts=((100, 100),))
+    with pytest.raises(UsageError, match="a drift at row 100: the first 500 losses are to have"):
+        judged("cusum", early, 0)
+    with pytest.raises(UsageError, match="'ddm' reads 0/1 errors, residuals has other losses"):
+        judged("ddm", losses("residuals", 900), 0)
 
 
 def test_a_model_brings_its_own_detectors() -> None:
@@ -147,7 +162,8 @@ def test_a_model_brings_its_own_detectors() -> None:
         "drifts": 0,
         "false_alarms": 0,
         "delay": None,
-        "half_width": 0.0,
+        "from_centre": None,
+        "gradual": False,
         "rows": 300,
     }
 
@@ -180,15 +196,15 @@ def test_every_detector_that_ships_is_in_the_suite() -> None:
 def test_gates_hold_detectors_to_what_they_were_calibrated_to() -> None:
     from scenarios.bench.book import finish
 
-    done = [
-        finish(run_job(job(model, "errors", 60_000)), SUITE, "a story")
-        for model in ("cusum@100000", "adwin")
-    ]
-    book = Book([one.record for one in done], [])
-    (gate,) = gates(book)
-    assert gate.text.startswith("cusum@100000 on errors: ")
-    apart = done[0].record.metric["between_false_alarms"] or float("inf")
-    assert gate.ok == (0.5 <= apart / 1e5 <= 2.0)
+    done = finish(run_job(job("cusum@100000", "errors", 4_000)), SUITE, "a story")
+
+    def held(apart: float | None, rows: int = 4_000_000) -> list[bool]:
+        metric = {**done.record.metric, "between_false_alarms": apart}
+        return [gate.ok for gate in gates(Book([replace(done.record, metric=metric, rows=rows)]))]
+
+    assert held(60_000.0) == held(190_000.0) == [True]
+    assert held(49_000.0) == held(201_000.0) == held(None) == [False]
+    assert held(100.0, rows=100_000) == []  # too few rows to tell
 
 
 # -- eval-detector -----------------------------------------------------------------------------
@@ -206,10 +222,9 @@ def test_the_command_judges_the_losses_of_a_file(tmp_path: Path) -> None:
     table.write_text("wrong\n" + "\n".join(f"{int(v)}" for v in stream.values) + "\n")
     drifts = ",".join(f"{start}-{end}" for start, end in stream.drifts)
     ours, often, _, never = told(
-        str(table), "--column", "wrong", "--drifts", drifts, "--detectors", "cusum"
+        str(table), "--column", "wrong", "--drifts", drifts, "--detector", "cusum"
     )
-    raised, _ = alarms("cusum", stream, 0)
-    report = evaluate(raised, stream.drifts, 5_000, MAX_DELAY)
+    report = judged("cusum", stream, 0).report
     assert (ours["found"], ours["false_alarms"]) == (report.found, report.false_alarms)
     assert ours["mean_delay"] == report.mean_delay
     assert ours["us_per_update"] > 0.0
@@ -221,9 +236,18 @@ def test_the_command_brings_residuals_of_any_unit_to_ratios(tmp_path: Path) -> N
     values = np.concatenate([rng.normal(size=2_000), 6.0 * rng.normal(size=200)]) * 3e4
     table = tmp_path / "residuals.csv"
     table.write_text("loss\n" + "\n".join(f"{v:.3f}" for v in values) + "\n")
-    ours = told(str(table), "--drifts", "2000", "--detectors", "page_hinkley")[0]
-    assert (ours["found"], ours["false_alarms"]) == (1, 0)
-    assert ours["mean_delay"] < 20
+    ours = told(str(table), "--drifts", "2000")
+    assert [one["detector"] for one in ours[:4]] == ["adwin", "page_hinkley", "cusum", "ewma"]
+    assert [(one["found"], one["false_alarms"]) for one in ours[:4]] == [(1, 0)] * 4
+    assert ours[1]["mean_delay"] < 20
+
+
+def test_the_command_judges_the_errors_of_a_model_on_a_scenario() -> None:
+    ours = told("sea | drift('abrupt', every=2000)", "--rows", "4000", "--detector", "ddm,hddm_a")
+    assert (ours[0]["drifts"], ours[0]["rows"]) == (1, 4_000 - WARM_UP)
+    assert [one["detector"] for one in ours[:2]] == ["ddm", "hddm_a"]
+    other = told("sea | drift('abrupt', every=2000)", "--rows", "4000", "--model", "no_change")
+    assert other[0]["detector"] == "adwin"
 
 
 def test_the_command_judges_alarms_alone() -> None:
@@ -237,12 +261,15 @@ def test_the_command_judges_alarms_alone() -> None:
     ("args", "message"),
     [
         ([], "expected SOURCE with losses, or --alarms"),
-        (["--alarms", "3"], "--alarms needs --rows, and no SOURCE"),
+        (["--alarms", "3"], "--alarms needs --rows, and neither SOURCE nor --detector"),
+        (["--alarms", "3-5", "--rows", "9"], "--alarms 3-5: an alarm is one row"),
         (["--alarms", "x", "--rows", "9"], "--alarms 'x': expected rows such as 2000,4000-4500"),
         (["--alarms", "12", "--rows", "9"], "alarm at row 12; expected a row in"),
         (["errors_abrupt", "--drifts", "9"], "--drifts: errors_abrupt has its own"),
-        (["errrs"], "'errrs' is neither a file nor a stream of losses; known: errors"),
-        (["errors", "--detectors", "adwn", "--rows", "900"], "did you mean 'adwin'"),
+        (["errrs"], "'errrs' is no file and none of the losses errors, errors_clustered"),
+        (["errors", "--detector", "adwn", "--rows", "900"], "did you mean 'adwin'"),
+        (["errors", "--rows", "300"], "errors: 300 losses, expected more than 500"),
+        (["errors", "--rows", "900", "--model", "sgd"], "--model: is for scenarios"),
         (["none.csv"], "none.csv"),
     ],
 )
@@ -265,7 +292,7 @@ def test_losses_that_are_no_numbers_are_named(tmp_path: Path) -> None:
 
 def test_the_table_shows_every_detector_and_what_the_columns_mean() -> None:
     done = CliRunner().invoke(
-        app, ["eval-detector", "errors_small", "--rows", "6000", "--detectors", "ddm,kswin"]
+        app, ["eval-detector", "errors_small", "--rows", "6000", "--detector", "ddm,kswin"]
     )
     assert done.exit_code == 0, done.output
     for part in ("errors_small: 6,000 losses, 2 drifts", "ddm", "kswin", "at_random", "MTFA"):

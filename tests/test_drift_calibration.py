@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from drift import DETECTORS, Detector, Status, calibrated, make_detector
+from drift import DETECTORS, AnyOf, Detector, Status, calibrated, make_detector
 from drift.stacked import StackedDetectors, stackable
 
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
@@ -98,8 +98,11 @@ def test_what_cannot_be_calibrated_is_refused_with_the_reason() -> None:
         calibrated("cusum", [0.0] * 12)
     with pytest.raises(ValueError, match="100 losses; expected at least 30, all of them finite"):
         calibrated("cusum", [0.0] * 99 + [float("nan")])
-    with pytest.raises(ValueError, match="expected is 5; expected 100 rows at least"):
-        calibrated("cusum", sample, 5)
+    for rows in (5, float("inf"), float("nan"), 1e9):
+        with pytest.raises(ValueError, match="expected 100 to 1,000,000 rows"):
+            calibrated("cusum", sample, rows)
+    with pytest.raises(ValueError, match="adwin never raises more than one alarm in"):
+        calibrated("adwin", sample, 150)
     with pytest.raises(ValueError, match="did you mean 'cusum'"):
         calibrated("cusun", sample)
     with pytest.raises(ValueError, match="ddm cannot have 100,000 rows between two alarms"):
@@ -116,6 +119,8 @@ def test_what_cannot_be_calibrated_is_refused_with_the_reason() -> None:
 
     with pytest.raises(TypeError, match=r"'own' cannot be calibrated: it has no at\(level\)"):
         calibrated(Own(), sample)
+    with pytest.raises(TypeError, match="'own' cannot be calibrated"):
+        calibrated(AnyOf([Own()]), sample)
     never: Any = type("Never", (Own,), {"at": lambda self, level: Own()})()
     with pytest.raises(ValueError, match="own raises 0 alarms in 1,000,000 rows"):
         calibrated(never, sample)
@@ -127,3 +132,16 @@ def test_one_seed_one_threshold() -> None:
     other = calibrated("sprt", sample, seed=1).threshold
     assert other != calibrated("sprt", sample).threshold
     assert other == pytest.approx(calibrated("sprt", sample).threshold, rel=0.1)
+
+
+def test_a_large_seed_is_as_good_as_any() -> None:
+    sample = errors(0.1)(np.random.default_rng(0), 500)
+    usual = calibrated("cusum", sample).threshold
+    assert calibrated("cusum", sample, seed=2**40).threshold == pytest.approx(usual, rel=0.1)
+
+
+def test_the_usual_thresholds_are_those_of_a_hundred_thousand_rows() -> None:
+    sample = np.repeat([0.0, 1.0], [900, 100])
+    for name in ("cusum", "ewma", "shewhart", "sprt"):
+        usual: Any = make_detector(name)
+        assert calibrated(name, sample).threshold == pytest.approx(usual.threshold, rel=0.06)

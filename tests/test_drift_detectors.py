@@ -181,6 +181,19 @@ def test_a_perfect_model_that_errs_is_news() -> None:
     assert signal.update(1e-9) == 10.0
 
 
+@pytest.mark.parametrize("name", ["cusum", "ewma", "shewhart", "sprt", "bocpd"])
+def test_a_loss_that_is_not_finite_is_refused_and_changes_nothing(name: str) -> None:
+    values = errors(7, (300, 0.1), (100, 0.7))
+    used, clean = make_detector(name), make_detector(name)
+    found = []
+    for value in values:
+        with pytest.raises(ValueError, match=f"{name}: a loss is (nan|inf); expected a finite"):
+            used.update(float("nan") if len(found) % 2 else float("inf"))
+        found.append(used.update(value))
+    assert found == [clean.update(value) for value in values]
+    assert pickle.dumps(used) == pickle.dumps(clean)
+
+
 # -- several as one ----------------------------------------------------------------------------
 
 

@@ -121,3 +121,7 @@ def test_faults_are_named() -> None:
         stacked.update([0.0, 1.0, 0.0])
     with pytest.raises(IndexError, match="keys 0 to 2; expected 0 to 1"):
         stacked.update(np.zeros(2), np.array([0, 2]))
+    with pytest.raises(IndexError, match="keys -1 to -1; expected 0 to 1"):
+        stacked.reset(np.array([-1]))
+    with pytest.raises(ValueError, match="cusum: a loss is not finite"):
+        stacked.update([0.0, float("nan")])

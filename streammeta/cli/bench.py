@@ -90,7 +90,9 @@ def bench(
         chosen: Suite = load("suites", suite)
         if gated and chosen.gates is None:
             raise typer.BadParameter(f"suite {chosen.name} has no gates", param_hint="--check")
-        names = [name.strip() for name in models.split(",") if name.strip()]
+        from drift.registry import split_names
+
+        names = split_names(models)
         whole = not (names or quick or rows or seeds)
         todo = chosen.jobs(models=names or _present(chosen), seeds=seeds, quick=quick, rows=rows)
         plan = _plan(chosen, todo, named=bool(names), whole=whole)

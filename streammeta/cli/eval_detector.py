@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
@@ -18,33 +18,41 @@ if TYPE_CHECKING:
 
 EPILOG = """[bold]Examples[/]
 
-streammeta eval-detector errors_gradual --detectors adwin,cusum,cusum@100000
+streammeta eval-detector errors_gradual --detector adwin,cusum,cusum@100000
+
+streammeta eval-detector "sea | drift('gradual', width=300)" --detector "vote(cusum, ewma, sprt)"
 
 streammeta eval-detector errors.csv --column wrong --drifts 2000,4000-4500 --max-delay 500
 
 streammeta eval-detector --alarms 120,2040 --drifts 100,2000 --rows 5000
 
-[dim]SOURCE has a loss per row: 0 and 1 (wrong), or residuals. NAME@ROWS is calibrated to so many
-rows between two false alarms by the first 500 losses; nobody is shown those. A detector of
-your own: module:Class.[/]
+[dim]The first 500 losses are shown to nobody: NAME@ROWS is calibrated by them, to so many rows
+between two false alarms. A detector of your own: module:Class.[/]
 """
 
 
 def eval_detector(
     source: str | None = typer.Argument(
         None, metavar="SOURCE", show_default=False,
-        help="CSV, JSONL or Parquet file, or a stream of losses by name (errors_abrupt, ...).",
+        help="Losses by name (errors_abrupt, ...), a file with a loss per row (0 and 1 = wrong, or "
+        "residuals), or a scenario, on which --model makes them.",
+    ),
+    detector: list[str] = typer.Option(
+        [], help="Again and again, or comma-separated; four that can read the losses by default.",
+        show_default=False,
     ),
     column: str = typer.Option("loss", help="Column of the file with the losses."),
+    model: str | None = typer.Option(
+        None, help="Whose losses on a scenario: river.nb (classes) or sgd (values) by default.",
+        show_default=False,
+    ),
     drifts: str = typer.Option(
         "", help="Rows of the true drifts, FROM-TO where gradual: 2000,4000-4500."
     ),
     max_delay: int = typer.Option(1000, min=1, help="Rows after a drift in which alarms count."),
-    detectors: str = typer.Option(
-        "adwin,hddm_a,cusum,ewma", help="Comma-separated; see: streammeta components."
-    ),
     alarms: str | None = typer.Option(
-        None, help="Rows of alarms to judge, in the place of detectors.", show_default=False
+        None, help="Rows of alarms to judge, in the place of SOURCE and detectors.",
+        show_default=False,
     ),
     rows: int | None = typer.Option(
         None, min=1, help="Rows of the stream: of one by name, or with --alarms.",
@@ -59,15 +67,16 @@ def eval_detector(
 
     spans = _spans(drifts, "--drifts")
     if alarms is not None:
-        if source is not None or rows is None:
-            raise UsageError("--alarms needs --rows, and no SOURCE")
-        judged = _given(alarms, spans, rows, max_delay, seed)
+        if source is not None or detector or rows is None:
+            raise UsageError("--alarms needs --rows, and neither SOURCE nor --detector")
+        judged = _given(alarms, spans, rows, max_delay)
         title = f"{rows:,} rows"
     elif source is None:
         raise UsageError("expected SOURCE with losses, or --alarms")
     else:
-        shown = _losses(source, column, spans, rows, seed)
-        judged = _judged(split_names(detectors), shown, max_delay, seed)
+        shown = _Source(source, column, model, spans, rows, seed).losses()
+        names = [name for text in detector for name in split_names(text)] or USUAL[shown.signal]
+        judged = _judged(names, shown, max_delay, seed)
         title = f"{shown.name}: {len(shown.values):,} losses"
     if as_json:
         for name, report, micros in judged:
@@ -76,6 +85,10 @@ def eval_detector(
         _show(title, judged)
 
 
+USUAL = {
+    "error": ["adwin", "hddm_a", "cusum", "ewma"],
+    "ratio": ["adwin", "page_hinkley", "cusum", "ewma"],
+}
 TOLD = (
     "missed",
     "precision",
@@ -91,15 +104,11 @@ TOLD = (
 _Judged = tuple[str, "Report", "float | None"]
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _spans(text: str, flag: str) -> tuple[tuple[int, int], ...]:
     from streammeta.errors import UsageError
 
     found = []
-    for part in _names(text):
+    for part in filter(None, (name.strip() for name in text.split(","))):
         first, _, last = part.partition("-")
         try:
             found.append((int(first), int(last or first)))
@@ -108,50 +117,78 @@ def _spans(text: str, flag: str) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def _losses(
-    source: str, column: str, spans: tuple[tuple[int, int], ...], rows: int | None, seed: int
-) -> LossStream:
-    from scenarios.detecting import read_losses
-    from scenarios.losses import STREAMS, losses
-    from streammeta.errors import UsageError
+class _Source(NamedTuple):
+    text: str
+    column: str
+    model: str | None
+    spans: tuple[tuple[int, int], ...]
+    rows: int | None
+    seed: int
 
-    if source in STREAMS:
-        if spans:
-            raise UsageError(f"--drifts: {source} has its own")
-        return losses(source, rows, seed)
-    path = Path(source)
-    if not path.exists() and not path.suffix:
-        raise UsageError(
-            f"{source!r} is neither a file nor a stream of losses; known: {', '.join(STREAMS)}"
-        )
-    if rows is not None:
-        raise UsageError("--rows is for streams of losses by name and for --alarms")
-    return read_losses(path, column, spans)
+    def losses(self) -> LossStream:
+        """By name, of a file, or of a model on a scenario."""
+        from scenarios import losses
+        from scenarios.detecting import read_losses
+        from streammeta.sources.files import is_table
+
+        path = Path(self.text)
+        by_name = self.text in losses.STREAMS
+        if not by_name and (path.exists() or ("|" not in self.text and is_table(path))):
+            self._refuse("rows", "is for streams by name and for --alarms")
+            self._refuse("model", "is for scenarios")
+            return read_losses(path, self.column, self.spans)
+        self._refuse("spans", f"{self.text} has its own")
+        if not by_name:
+            return self._of_scenario()
+        self._refuse("model", "is for scenarios")
+        return losses.losses(self.text, self.rows, self.seed)
+
+    def _of_scenario(self) -> LossStream:
+        from scenarios.detecting import losses_of
+        from scenarios.losses import STREAMS
+        from scenarios.scenario import scenario
+        from streammeta.errors import UsageError
+
+        try:
+            stream = scenario(self.text, seed=self.seed, rows=self.rows)
+        except UsageError as fault:
+            known = ", ".join(STREAMS)
+            raise UsageError(
+                f"{self.text!r} is no file and none of the losses {known}; and {fault}"
+            ) from None
+        usual = "river.nb" if stream.card.task == "classification" else "sgd"
+        return losses_of(stream, self.model or usual, self.seed)
+
+    def _refuse(self, name: str, why: str) -> None:
+        from streammeta.errors import UsageError
+
+        if getattr(self, name):
+            raise UsageError(f"--{'drifts' if name == 'spans' else name}: {why}")
 
 
 def _judged(names: Sequence[str], shown: LossStream, max_delay: int, seed: int) -> list[_Judged]:
-    from scenarios.detecting import DUMMIES, WARM_UP, alarms, named
+    from scenarios.detecting import judged
 
     found: list[_Judged] = []
     for name in [*names, "every@100", "at_random", "never"]:
-        raised, seconds = alarms(name, shown, seed)
-        micros = 1e6 * seconds / (len(shown.values) - WARM_UP)
-        report = _report(raised, shown.drifts, len(shown.values), max_delay)
-        found.append((name, report, None if named(name)[0] in DUMMIES else micros))
+        one = judged(name, shown, seed, max_delay)
+        found.append((name, one.report, one.micros))
     return found
 
 
 def _given(
-    text: str, spans: tuple[tuple[int, int], ...], rows: int, max_delay: int, seed: int
+    text: str, spans: tuple[tuple[int, int], ...], rows: int, max_delay: int
 ) -> list[_Judged]:
     from drift import every, never
+    from streammeta.errors import UsageError
 
-    given = [first for first, _ in _spans(text, "--alarms")]
+    given = _spans(text, "--alarms")
+    for first, last in given:
+        if first != last:
+            raise UsageError(f"--alarms {first}-{last}: an alarm is one row")
     dummies = {"every@100": every(100, rows), "never": never()}
-    return [
-        (name, _report(raised, spans, rows, max_delay), None)
-        for name, raised in {"--alarms": given, **dummies}.items()
-    ]
+    alarms = {"--alarms": [first for first, _ in given], **dummies}
+    return [(name, _report(row, spans, rows, max_delay), None) for name, row in alarms.items()]
 
 
 def _report(

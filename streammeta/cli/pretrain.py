@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -172,8 +173,8 @@ def _train(
         write_pretrained(to, jobs[0], found)
     except (OSError, SafetensorError) as fault:
         raise SinkError(f"cannot write {to}: {fault}") from fault
-    for partial in partials:
-        partial.clear()
+    for left in to.parent.glob(f"{glob.escape(to.name)}.*.partial"):  # of other learners too
+        left.unlink()
     return found
 
 

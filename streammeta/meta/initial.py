@@ -108,6 +108,8 @@ def _open(path: str | Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
         with safe_open(path, framework="numpy") as image:
             told = dict(json.loads((image.metadata() or {})["streammeta"]))
+        if "learners" not in told and "sizes" in told:
+            raise ValueError("written by an earlier version: train anew")
         tensors = load_file(path)
         for one in told["learners"]:
             for name in ("sizes", "task", "n_classes"):
