@@ -20,7 +20,6 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from drift import make_detector
 from streammeta.config import ModelConfig, Section
 from streammeta.errors import ConfigError, UsageError
 from streammeta.events import KINDS
@@ -147,6 +146,8 @@ class RunConfig(Section):
             _find("learners", model.partner)
         for name in model.detectors:
             if "(" in name:
+                from drift import make_detector
+
                 make_detector(name)  # several as one: says itself what is wrong
             else:
                 _find("detectors", name)
