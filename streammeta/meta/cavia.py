@@ -64,6 +64,11 @@ class Cavia(GradientLearner):
             fast[:, self._bias()] += context @ weights
         return fast, trail
 
+    @property
+    def written_out(self) -> bool:
+        """As in the base class."""
+        return isinstance(self.net, Net)
+
     def slopes(self, state: State, batch: Batch, n_classes: int) -> Slopes:
         """Query loss of each task and its gradients, back through the steps of the context.
 

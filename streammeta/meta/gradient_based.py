@@ -150,21 +150,34 @@ class GradientLearner:
             before = trail[0].at.loss if trail else after
         return fast, AdaptInfo(before, after)
 
+    @property
+    def written_out(self) -> bool:
+        """Whether all derivatives are written out, so that torch need not be ready for autograd
+        (which is a fifth of the time of so small networks)."""
+        return isinstance(self.net, Net) and type(self).slopes is GradientLearner.slopes
+
     def meta_update(self, state: State, batch: Batch, n_classes: int) -> tuple[State, MetaInfo]:
         """One outer step on the mean query loss after adaptation; non-finite tasks are skipped."""
-        with torch.no_grad():
-            loss, *slopes = self.slopes(state, batch, n_classes)
-            gradient, skipped = _mean(slopes), 0
-            if not bool(torch.isfinite(loss.sum() + gradient.sum())):
-                # a bad task is cut out, not multiplied by zero: NaN times zero is NaN
-                good = torch.isfinite(loss) & torch.isfinite(torch.cat(slopes, 1)).all(1)
-                skipped = int((~good).sum())
-                if skipped == len(good):
-                    return state, MetaInfo(math.nan, math.nan, skipped)
-                loss, gradient = loss[good], _mean([slope[good] for slope in slopes])
-            mean = float(loss.mean())
-            gradient, norm = clip_by_norm(gradient, GRADIENT_LIMIT)
-            return self.descend(state, gradient), MetaInfo(mean, float(norm), skipped)
+        if not self.written_out:
+            with torch.no_grad():
+                return self._updated(state, batch, n_classes)
+        with torch.inference_mode():
+            new, info = self._updated(state, batch, n_classes)
+        return State(*(part.clone() for part in new)), info
+
+    def _updated(self, state: State, batch: Batch, n_classes: int) -> tuple[State, MetaInfo]:
+        loss, *slopes = self.slopes(state, batch, n_classes)
+        gradient, skipped = _mean(slopes), 0
+        if not bool(torch.isfinite(loss.sum() + gradient.sum())):
+            # a bad task is cut out, not multiplied by zero: NaN times zero is NaN
+            good = torch.isfinite(loss) & torch.isfinite(torch.cat(slopes, 1)).all(1)
+            skipped = int((~good).sum())
+            if skipped == len(good):
+                return state, MetaInfo(math.nan, math.nan, skipped)
+            loss, gradient = loss[good], _mean([slope[good] for slope in slopes])
+        mean = float(loss.mean())
+        gradient, norm = clip_by_norm(gradient, GRADIENT_LIMIT)
+        return self.descend(state, gradient), MetaInfo(mean, float(norm), skipped)
 
     def descend(self, state: State, gradient: Tensor) -> State:
         """The state after one outer step along ``gradient (P + R + E,)``."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from streammeta.meta.gradient_based import GradientLearner, Slopes, joined
 from streammeta.meta.learner import Batch, State
 from streammeta.meta.loss import losses, masked_mean
+from streammeta.meta.net import Net
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,11 @@ class Reptile(GradientLearner):
     Support and query are one training set; the stated gradient is the mean inner gradient
     ``(theta - fast) / (inner_lr steps)``. With one step that is joint training on all tasks.
     """
+
+    @property
+    def written_out(self) -> bool:
+        """As in the base class."""
+        return isinstance(self.net, Net)
 
     def slopes(self, state: State, batch: Batch, n_classes: int) -> Slopes:
         """Loss of support and query after the steps, and the stated gradient."""
