@@ -56,7 +56,7 @@ class Cavia(GradientLearner):
         fast = state.theta.expand(x.shape[0], -1)
         trail: list[Step] = []
         for _ in range(self.steps):
-            at = self.net.differentiate(fast, x, y, mask, loss, with_loss=not trail)
+            at = self.net.differentiate(fast, x, y, mask, loss, with_loss=False)
             direction = at.gradient[:, self._bias()] @ weights.T
             trail.append(Step(fast, at, direction))
             context = rule.step(context, direction, rates)

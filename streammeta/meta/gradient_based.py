@@ -145,9 +145,11 @@ class GradientLearner:
         """Fast weights ``(B, P)`` after the inner steps on supports ``x (B, S, D)``."""
         loss = self.loss(n_classes)
         with torch.no_grad():
-            fast, trail = self.inner(state, x, y, mask, loss)
-            after = masked_mean(losses(self.net.apply(fast, x), y, loss), mask)
-            before = trail[0].at.loss if trail else after
+            fast, _ = self.inner(state, x, y, mask, loss)
+            before, after = (
+                masked_mean(losses(self.net.apply(theta, x), y, loss), mask)
+                for theta in (state.theta.expand_as(fast), fast)
+            )
         return fast, AdaptInfo(before, after)
 
     @property
@@ -212,7 +214,7 @@ class GradientLearner:
         fast: Tensor = start
         trail: list[Step] = []
         for _ in range(self.steps):
-            at = self.net.differentiate(fast, x, y, mask, loss, with_loss=not trail)
+            at = self.net.differentiate(fast, x, y, mask, loss, with_loss=False)
             direction = at.gradient
             if self.outer.proximity:
                 direction = direction + self.outer.proximity * (fast - start)

@@ -133,7 +133,7 @@ class Net:
         unpacked = [_unpack(theta, layer) for layer in layers]
         for layer, (weight, bias) in zip(layers, unpacked, strict=True):
             hidden.append(h)
-            h = torch.baddbmm(bias.unsqueeze(-2), h, weight)
+            h = _affine(h, weight, bias)
             if layer is not layers[-1]:
                 h = h.relu_()
         share = (mask / mask.sum(-1, keepdim=True).clamp(min=1.0)).unsqueeze(-1)
@@ -151,7 +151,7 @@ class Net:
         for i in range(len(layers) - 1, -1, -1):
             pieces += [delta.sum(-2), torch.bmm(hidden[i].mT, delta).flatten(1)]
             if i > 0:
-                delta = _where_active(torch.bmm(delta, unpacked[i][0].mT), hidden[i])
+                delta = _where_active(_times(delta, unpacked[i][0].mT), hidden[i])
                 deltas.append(delta)
         gradient = torch.cat(pieces[::-1], -1)
         weights = [weight for weight, _ in unpacked]
@@ -173,7 +173,7 @@ class Net:
             r_hidden.append(r_h)
             r_z = torch.baddbmm(v_bias.unsqueeze(-2), at.hidden[i], v_weight)
             if r_h is not None:
-                r_z = torch.baddbmm(r_z, r_h, at.weights[i])
+                r_z += _times(r_h, at.weights[i])
             if i + 1 < len(layers):
                 r_h = _where_active(r_z, at.hidden[i + 1])
         r_delta = torch.zeros_like(r_z)
@@ -190,10 +190,24 @@ class Net:
                 product = torch.baddbmm(product, r_in.mT, delta)
             pieces += [r_delta.sum(-2), product.flatten(1)]
             if i > 0:
-                back = torch.bmm(r_delta, at.weights[i].mT)
-                back = torch.baddbmm(back, delta, along[i][0].mT)
+                back = torch.baddbmm(_times(r_delta, at.weights[i].mT), delta, along[i][0].mT)
                 r_delta = _where_active(back, at.hidden[i])
         return torch.cat(pieces[::-1], -1)
+
+
+def _times(h: Tensor, weight: Tensor) -> Tensor:
+    """``h (B, n, I)`` times ``weight (B, I, O)``: one product where all tasks share the weight."""
+    if weight.stride(0):
+        return torch.bmm(h, weight)
+    return (h.reshape(-1, h.shape[-1]) @ weight[0]).view(*h.shape[:-1], -1)
+
+
+def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The same with ``bias (B, O)`` added."""
+    if weight.stride(0):
+        return torch.baddbmm(bias.unsqueeze(-2), h, weight)
+    found = torch.addmm(bias[0], h.reshape(-1, h.shape[-1]), weight[0])
+    return found.view(*h.shape[:-1], -1)
 
 
 def _where_active(slope: Tensor, read: Tensor) -> Tensor:
