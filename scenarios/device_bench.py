@@ -70,20 +70,22 @@ def updated(learner: GradientLearner, state: State, batch: Batch) -> Tensor:
     return learner.meta_update(state, batch, 1)[0].theta
 
 
-WORK: tuple[tuple[str, str, Call, tuple[int, ...]], ...] = (
-    ("adapt", "maml", adapted, COUNTS),
-    ("meta-gradient, first order", "fomaml", meta_gradient, COUNTS),
-    ("meta-gradient, second order", "maml", meta_gradient, COUNTS),
-    ("outer step", "meta_sgd", updated, (OUTER_TASKS,)),
+#: What it is called, the learner, its inner steps, what is done, for how many tasks.
+WORK: tuple[tuple[str, str, int, Call, tuple[int, ...]], ...] = (
+    ("adapt", "maml", STEPS, adapted, COUNTS),
+    ("meta-gradient, first order", "fomaml", STEPS, meta_gradient, COUNTS),
+    ("meta-gradient, second order", "maml", STEPS, meta_gradient, COUNTS),
+    ("outer step of Meta-SGD", "meta_sgd", STEPS, updated, (OUTER_TASKS,)),
+    ("outer step of MAML, 1 inner step", "maml", 1, updated, (OUTER_TASKS,)),
 )
 
 
 def measure(devices: tuple[str, ...], counts: tuple[int, ...] = COUNTS) -> list[Timing]:
     """Every piece of work on every device; the CPU comes first, to be compared with."""
     found = []
-    for what, name, call, sizes in WORK:
+    for what, name, steps, call, sizes in WORK:
         learner = load("learners", name)(
-            Net(SIZES), "regression", inner_lr=0.02, steps=STEPS, outer_lr=1e-3
+            Net(SIZES), "regression", inner_lr=0.02, steps=steps, outer_lr=1e-3
         )
         theta = torch.from_numpy(Net(SIZES).init(np.random.default_rng(0)))
         state = learner.init(theta)
@@ -140,7 +142,7 @@ def main(folder: Path = Path("results")) -> int:
 def print_table(timings: list[Timing], name: str) -> None:
     """Milliseconds of one call, and microseconds of one task."""
     table = Table(
-        title=f"{SIZES} network, {STEPS} inner steps on {ROWS} rows; one CPU thread, {name}"
+        title=f"{SIZES} network, {ROWS} rows, {STEPS} inner steps if not told; one CPU thread, {name}"
     )
     for head in ("what", "tasks", "device", "ms", "us per task", "apart from the CPU"):
         table.add_column(head, justify="left" if head in ("what", "device") else "right")
