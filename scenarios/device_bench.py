@@ -142,7 +142,7 @@ def main(folder: Path = Path("results")) -> int:
 def print_table(timings: list[Timing], name: str) -> None:
     """Milliseconds of one call, and microseconds of one task."""
     table = Table(
-        title=f"{SIZES} network, {ROWS} rows, {STEPS} inner steps if not told; one CPU thread, {name}"
+        title=f"{SIZES} network, {ROWS} rows, {STEPS} inner steps if not told; one thread, {name}"
     )
     for head in ("what", "tasks", "device", "ms", "us per task", "apart from the CPU"):
         table.add_column(head, justify="left" if head in ("what", "device") else "right")
