@@ -52,6 +52,8 @@ def make_detector(name: str, signal: str = "error", seed: int = 0) -> Detector:
     call = _CALL.fullmatch(name)
     if call is not None:
         return _combined(call[1], call[2], signal, seed)
+    if "(" in name:
+        raise ValueError(f"{name!r}: expected {' or '.join(COMBINED)} with names in parentheses")
     kind = _imported(name) if ":" in name else DETECTORS.get(name)
     if kind is None:
         near = get_close_matches(name, DETECTORS, n=1)

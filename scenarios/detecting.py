@@ -168,7 +168,12 @@ def judged(model: str, shown: LossStream, seed: int, max_delay: int = MAX_DELAY)
             f"{shown.name}: {len(shown.values)} losses, expected more than {WARM_UP}, which "
             "calibrate and are not judged"
         )
-    for start, _ in shown.drifts:
+    for start, end in shown.drifts:
+        if not start <= end < len(shown.values):
+            raise UsageError(
+                f"a drift from row {start} to {end}: expected rows below {len(shown.values)}, the "
+                "first not after the last"
+            )
         if start < WARM_UP:
             raise UsageError(
                 f"a drift at row {start}: the first {WARM_UP} losses are to have none, they "

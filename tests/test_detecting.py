@@ -152,6 +152,9 @@ def test_what_cannot_be_read_is_not_asked() -> None:
         judged("cusum", early, 0)
     with pytest.raises(UsageError, match="'ddm' reads 0/1 errors, residuals has other losses"):
         judged("ddm", losses("residuals", 900), 0)
+    for span in ((2_000, 9_000), (2_500, 2_000)):
+        with pytest.raises(UsageError, match=f"a drift from row {span[0]} to {span[1]}: expected"):
+            judged("cusum", early._replace(drifts=(span,)), 0)
 
 
 def test_a_model_brings_its_own_detectors() -> None:

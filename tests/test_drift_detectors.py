@@ -264,6 +264,8 @@ def test_faulty_combinations_are_refused() -> None:
         make_detector("vote(cusum, any_of(adwn, ddm))")
     with pytest.raises(ValueError, match=r"warned\(adwin, ddm\): expected one detector, found 2"):
         make_detector("warned(adwin, ddm)")
+    with pytest.raises(ValueError, match=r"'vote\(cusum, ewma': expected any_of or vote or warned"):
+        make_detector("vote(cusum, ewma")
     with pytest.raises(ValueError, match="any_of: expected at least one detector"):
         make_detector("any_of()")
     with pytest.raises(ValueError, match="least is 3; expected 1 to 2"):

@@ -230,6 +230,8 @@ def _show(title: str, judged: Sequence[_Judged]) -> None:
             _cell(r.mean_time_ratio, 1), _cell(micros, 2),
         )  # fmt: skip
     out().print(table)
+    if not report.drifts:
+        out().print("no drift is known (--drifts): every alarm counts as false")
     out().print(
         "MDT: mean rows from a drift's start to its first alarm; NDT: MDT / max_delay; MTFA: rows "
         "outside the windows per false alarm; MTR: MTFA / MDT x share found",
