@@ -10,18 +10,18 @@ alarms, of 10 % errors or of ratios of normal residuals.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import ClassVar, TypeVar
 
-from drift.detector import Input, Status
+from drift.detector import WARN, Input, Status
 
-WARN = 0.7  # of the threshold
 MIN_ROWS = 30  # of a segment before its mean and deviation are trusted
 MEMORY = 2_000  # rows: the mean and the deviation forget at one over this
 _STABLE, _WARNING, _DRIFT = Status.STABLE, Status.WARNING, Status.DRIFT
 _Kind = TypeVar("_Kind", bound="Chart")
 
 
-class Chart:
+class Chart(ABC):
     """A statistic of how far values lie above what has been usual, and a threshold.
 
     Args:
@@ -99,9 +99,9 @@ class Chart:
         self._n, self._mean, self._squares = 0, 0.0, 0.0
         self.statistic = 0.0
 
+    @abstractmethod
     def _test(self, value: float, mean: float, deviation: float) -> None:
         """Bring ``statistic`` up to date."""
-        raise NotImplementedError
 
 
 class Cusum(Chart):

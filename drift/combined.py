@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from drift.detector import Detector, Input, Status
+from drift.detector import WARN, Detector, Input, Status
 
 WITHIN = 100  # rows for which a vote, or a warning, counts
-WARN = 0.7  # of the level: where a warning is raised
 _STABLE, _WARNING, _DRIFT = Status.STABLE, Status.WARNING, Status.DRIFT
 
 

@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import Literal, Protocol, runtime_checkable
 
 Input = Literal["error", "real"]
+WARN = 0.7  # of the level of an alarm: where detectors whose warning can be chosen warn
 
 
 class Status(IntEnum):

@@ -24,8 +24,8 @@ DETECTORS: Mapping[str, Any] = {
 
 
 COMBINED: Mapping[str, Any] = {
-    "any_of": lambda members: AnyOf(members),
-    "vote": lambda members: Vote(members),
+    "any_of": AnyOf,
+    "vote": Vote,
     "warned": lambda members: Warned(*members),
 }
 _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)

@@ -21,14 +21,14 @@ imported when the first detector is made, not with this module.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from importlib import import_module
 from typing import Any, ClassVar, TypeVar
 
-from drift.detector import Input, Status
+from drift.detector import WARN, Input, Status
 from drift.signals import CLIP
 
-WARN = 0.7  # of the level, where that is set
 _STABLE, _WARNING, _DRIFT = Status.STABLE, Status.WARNING, Status.DRIFT
 
 
@@ -45,7 +45,7 @@ def _river_class(*spellings: str) -> Any:
 _Kind = TypeVar("_Kind", bound="_River")
 
 
-class _River:
+class _River(ABC):
     """A River detector and ``params``, the parameters to make it anew."""
 
     __slots__ = ("_river", "params")
@@ -70,17 +70,17 @@ class _River:
         return type(self)(**{**self._settings(), **self._level(level)})
 
     @property
+    @abstractmethod
     def level(self) -> float:
         """What ``at`` takes."""
-        raise NotImplementedError
 
     def _settings(self) -> dict[str, Any]:
         """What it was made with."""
         return self.params
 
+    @abstractmethod
     def _level(self, level: float) -> dict[str, float]:
         """The settings that make up a level."""
-        raise NotImplementedError
 
     def reset(self) -> None:
         """Forget everything, as if just made."""

@@ -42,10 +42,8 @@ from streammeta.scores import Scores
 from streammeta.sources import FileSource
 
 WARM_UP = 500  # losses that calibrate a detector, and that none is shown
-STILL, STILL_ROWS = (
-    "hyperplane | drift('none')",
-    200_000,
-)  # a stream of data in which nothing changes
+STILL = "hyperplane | drift('none')"  # a stream of data in which nothing changes
+STILL_ROWS = 200_000
 MAX_DELAY = 1_000
 DUMMIES = ("every", "at_random", "never")
 

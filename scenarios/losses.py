@@ -7,6 +7,7 @@ back with a half-life of 100 rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -34,8 +35,9 @@ class LossStream(NamedTuple):
     signal: str
 
 
+@lru_cache(maxsize=1)
 def losses(name: str, rows: int | None = None, seed: int = 0) -> LossStream:
-    """The stream called ``name``.
+    """The stream called ``name``; the newest is kept, for the next detector.
 
     Raises:
         UsageError: there is none.
@@ -46,7 +48,9 @@ def losses(name: str, rows: int | None = None, seed: int = 0) -> LossStream:
     rows = rows or (SHORT if kind.rise else LONG)
     rng = np.random.default_rng(seed)
     drifts, surprise = _drifts(rows, kind.width if kind.rise else None)
-    return LossStream(name, kind.make(rng, kind.rise * surprise), drifts, kind.signal)
+    values = kind.make(rng, kind.rise * surprise)
+    values.flags.writeable = False  # it is shared
+    return LossStream(name, values, drifts, kind.signal)
 
 
 def _drifts(rows: int, width: int | None) -> tuple[tuple[Span, ...], Floats]:

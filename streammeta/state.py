@@ -179,7 +179,8 @@ class State:
         signal = "ratio" if self.task == REGRESSION else "error"
         try:
             detectors = [
-                n if n in DETECTORS or set(n) & set("(:") else load("detectors", n)() for n in names
+                n if n in DETECTORS or "(" in n or ":" in n else load("detectors", n)()
+                for n in names
             ]
             return Segmenter(detectors, signal, seed=self.config.seed)
         except (ValueError, UsageError) as error:

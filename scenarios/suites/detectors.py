@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from drift import DETECTORS as ALL
 from drift import evaluate
 from scenarios import many_keys
 from scenarios.bench import Book, Gate, Outcome, Record, Suite, Summary
@@ -15,11 +16,8 @@ from scenarios.open_stream import unavailable
 
 OURS, DEAF = "streammeta", "no_drift"
 EXPECTED = 100_000
-DETECTORS = (
-    "adwin", "page_hinkley", "ddm", "eddm", "fhddm", "hddm_a", "hddm_w", "cusum", "ewma",
-    "shewhart", "sprt",
-)  # fmt: skip
-SLOW = ("kswin", "bocpd")
+SLOW = tuple(name for name, kind in ALL.items() if getattr(kind, "slow", False))
+DETECTORS = tuple(name for name in ALL if name not in SLOW)
 CALIBRATED = tuple(
     f"{name}@{EXPECTED}" for name in ("page_hinkley", "hddm_a", "cusum", "ewma", "shewhart", "sprt")
 )

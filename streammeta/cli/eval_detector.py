@@ -105,10 +105,11 @@ _Judged = tuple[str, "Report", "float | None"]
 
 
 def _spans(text: str, flag: str) -> tuple[tuple[int, int], ...]:
+    from drift.registry import split_names
     from streammeta.errors import UsageError
 
     found = []
-    for part in filter(None, (name.strip() for name in text.split(","))):
+    for part in split_names(text):
         first, _, last = part.partition("-")
         try:
             found.append((int(first), int(last or first)))

@@ -154,8 +154,8 @@ class GradientLearner:
 
     @property
     def written_out(self) -> bool:
-        """Whether all derivatives are written out, so that torch need not be ready for autograd
-        (which is a fifth of the time of so small networks)."""
+        """Whether all derivatives are written out, so that torch need not be ready for autograd,
+        which costs time where networks are so small."""
         return isinstance(self.net, Net) and type(self).slopes is GradientLearner.slopes
 
     def meta_update(self, state: State, batch: Batch, n_classes: int) -> tuple[State, MetaInfo]:
