@@ -37,8 +37,7 @@ from scenarios.models import at_drift, build
 from scenarios.prequential import Progress, Result, events_of, peak_rss_mb, prequential
 from scenarios.scenario import Card, Scenario, Span, scenario
 from streammeta.errors import UsageError
-from streammeta.events import Label, Scored
-from streammeta.scores import Scores
+from streammeta.scores import Measured
 from streammeta.sources import FileSource
 
 WARM_UP = 500  # losses that calibrate a detector, and that none is shown
@@ -46,37 +45,6 @@ STILL = "hyperplane | drift('none')"  # a stream of data in which nothing change
 STILL_ROWS = 200_000
 MAX_DELAY = 1_000
 DUMMIES = ("every", "at_random", "never")
-
-
-class DetectionScores(Scores):
-    """What ``drift.evaluate`` says of the alarms."""
-
-    main = "f1"
-    higher_is_better = True
-
-    def __init__(self, found: Judgement) -> None:
-        super().__init__()
-        self.n, self.found = found.report.rows, found
-
-    def _take(self, scored: Scored, repeated: Label | None) -> None:
-        raise NotImplementedError("alarms are not scored row by row")
-
-    def values(self) -> dict[str, float]:
-        """By name, the main one first; nan where there was nothing to measure."""
-        r = self.found.report
-        told = {
-            "f1": r.f1,
-            "precision": r.precision,
-            "recall": r.recall,
-            "episode_recall": r.episode_recall,
-            "mean_delay": r.mean_delay,
-            "normalised_delay": r.normalised_delay,
-            "false_alarms_per_1000": r.false_alarms_per_1000,
-            "between_false_alarms": r.between_false_alarms,
-            "mean_time_ratio": r.mean_time_ratio,
-            "us_per_update": self.found.micros,
-        }
-        return {name: float("nan") if value is None else value for name, value in told.items()}
 
 
 class Detecting:
@@ -123,7 +91,7 @@ class Detecting:
             return Outcome(job, card, run_stream(job, _stream(job), progress, card))
         shown = losses(job.stream, job.rows, job.seed)
         found = judged(job.model, shown, job.seed)
-        scores = DetectionScores(found)
+        scores = found.scores()
         result = Result(job.model, job.seed, job.chunk, "regression", scores, found.seconds)
         result.events, result.peak_rss_mb = found.report.rows, peak_rss_mb()
         result.drifts, result.watches = found.alarms, True
@@ -151,6 +119,24 @@ class Judgement(NamedTuple):
     def micros(self) -> float | None:
         """Microseconds of an update; None of a dummy."""
         return 1e6 * self.seconds / self.report.rows if self.seconds else None
+
+    def scores(self) -> Measured:
+        """F1 and the rest of what ``drift.evaluate`` says; nan where there was nothing to say."""
+        r = self.report
+        told = {
+            "f1": r.f1,
+            "precision": r.precision,
+            "recall": r.recall,
+            "episode_recall": r.episode_recall,
+            "mean_delay": r.mean_delay,
+            "normalised_delay": r.normalised_delay,
+            "false_alarms_per_1000": r.false_alarms_per_1000,
+            "between_false_alarms": r.between_false_alarms,
+            "mean_time_ratio": r.mean_time_ratio,
+            "us_per_update": self.micros,
+        }
+        values = {name: float("nan") if value is None else value for name, value in told.items()}
+        return Measured(values, r.rows, higher_is_better=True)
 
 
 def judged(model: str, shown: LossStream, seed: int, max_delay: int = MAX_DELAY) -> Judgement:

@@ -8,37 +8,11 @@ import numpy as np
 
 from drift import DETECTORS, StackedDetectors, Status, make_detector
 from drift.stacked import stackable
-from streammeta.events import Label, Scored
-from streammeta.scores import Scores
+from streammeta.scores import Measured
 
 STREAM = "keys"  # its name
 KEYS, ROWS = 10_000, 200
 USUAL, LATER = 0.1, 0.6  # errors before and after the drift of half of the keys, in the middle
-
-
-class KeyScores(Scores):
-    """Microseconds per update of both, and whether they raised the same alarms."""
-
-    main = "speedup"
-    higher_is_better = True
-
-    def __init__(self, loop: float, stacked: float, alarms: int, same: bool, rows: int) -> None:
-        super().__init__()
-        self.n = rows
-        self._values = {
-            "speedup": loop / stacked,
-            "us_loop": loop,
-            "us_stacked": stacked,
-            "alarms": float(alarms),
-            "same": float(same),
-        }
-
-    def _take(self, scored: Scored, repeated: Label | None) -> None:
-        raise NotImplementedError("time is not scored row by row")
-
-    def values(self) -> dict[str, float]:
-        """By name, the main one first."""
-        return dict(self._values)
 
 
 def stacks(name: str) -> bool:
@@ -46,8 +20,9 @@ def stacks(name: str) -> bool:
     return name in DETECTORS and stackable(make_detector(name))
 
 
-def measure(name: str, keys: int = KEYS, rows: int = ROWS, seed: int = 0) -> KeyScores:
-    """Show ``rows`` errors of each of ``keys`` keys to detectors called ``name``, both ways.
+def measure(name: str, keys: int = KEYS, rows: int = ROWS, seed: int = 0) -> Measured:
+    """Show ``rows`` errors of each of ``keys`` keys to detectors called ``name``, both ways:
+    microseconds per update, and whether both raised the same alarms.
 
     Raises:
         TypeError: there is no stacked form.
@@ -73,4 +48,11 @@ def measure(name: str, keys: int = KEYS, rows: int = ROWS, seed: int = 0) -> Key
     found = np.array(together)
     same = bool((found == np.array(one_by_one)).all())
     each = 1e6 / (rows * keys)
-    return KeyScores(each * slow, each * fast, int(found.sum()), same, rows * keys)
+    values = {
+        "speedup": slow / fast,
+        "us_loop": each * slow,
+        "us_stacked": each * fast,
+        "alarms": float(found.sum()),
+        "same": float(same),
+    }
+    return Measured(values, rows * keys, higher_is_better=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import sqrt
 
 from streammeta.events import Label, LabelExpired, Output, Predicted, Scored
@@ -229,3 +229,23 @@ def _against(accuracy: float, reference: float) -> float:
     if reference >= 1.0:
         return float("nan")
     return (accuracy - reference) / (1.0 - reference) + 0.0  # + 0.0: never -0.0
+
+
+class Measured(Scores):
+    """Scores of ``n`` rows that come from elsewhere than from labels; the first is the main one.
+
+    >>> Measured({"f1": 0.5, "delay": 20.0}, 1_000, higher_is_better=True).main
+    'f1'
+    """
+
+    def __init__(self, values: Mapping[str, float], n: int, *, higher_is_better: bool) -> None:
+        super().__init__()
+        self.n, self._values = n, dict(values)
+        self.main, self.higher_is_better = next(iter(values)), higher_is_better
+
+    def _take(self, scored: Scored, repeated: Label | None) -> None:
+        raise TypeError("these scores are measured, not counted row by row")
+
+    def values(self) -> dict[str, float]:
+        """By name, the main one first."""
+        return dict(self._values)

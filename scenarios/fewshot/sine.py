@@ -23,14 +23,13 @@ from scenarios.bench.jobs import Outcome
 from scenarios.prequential import Progress, Result, peak_rss_mb
 from scenarios.scenario import Card
 from streammeta.errors import UsageError
-from streammeta.events import Label, Scored
 from streammeta.meta.gradient_based import GradientLearner
 from streammeta.meta.learner import Batch, State
 from streammeta.meta.net import Net
 from streammeta.meta.r2d2 import R2D2
 from streammeta.meta.training import Draw, MetaTraining, Plan
 from streammeta.registry import load
-from streammeta.scores import Scores
+from streammeta.scores import Measured
 
 if TYPE_CHECKING:
     from scenarios.bench.suite import Job
@@ -46,25 +45,6 @@ TRAIN, VALIDATE, TEST = 1, 2, 3  # streams of random numbers
 #: Inner rates, of half the squared error: what did best of a few in runs with other seeds.
 INNER_LR: Mapping[str, float] = {"cavia": 0.5}
 USUAL_LR = 0.02
-
-
-class SineScores(Scores):
-    """Mean squared error after each number of inner steps; ``n`` tasks."""
-
-    main = MAIN
-    higher_is_better = False
-
-    def __init__(self, errors: Mapping[int, float], tasks: int) -> None:
-        super().__init__()
-        self.n, self._errors = tasks, errors
-
-    def _take(self, scored: Scored, repeated: Label | None) -> None:
-        raise NotImplementedError("tasks are not scored row by row")
-
-    def values(self) -> dict[str, float]:
-        """By name, the main one first."""
-        named = {f"mse@{steps}": error for steps, error in self._errors.items()}
-        return {MAIN: named.pop(MAIN), **named}
 
 
 def initial(rng: np.random.Generator) -> NDArray[np.float32]:
@@ -159,10 +139,9 @@ class Sine:
         seconds = perf_counter() - begun
         tasks = sines(shots, TEST_ROWS)(np.random.default_rng([job.seed, TEST]), card.rows)
         errors = {steps: squared_errors(learner, training.best, tasks, steps) for steps in STEPS}
-        means = {steps: float(error.mean()) for steps, error in errors.items()}
-        result = Result(
-            job.model, job.seed, job.chunk, "regression", SineScores(means, card.rows), seconds
-        )
+        named = {f"mse@{steps}": float(error.mean()) for steps, error in errors.items()}
+        scores = Measured({MAIN: named[MAIN], **named}, card.rows, higher_is_better=False)
+        result = Result(job.model, job.seed, job.chunk, "regression", scores, seconds)
         result.events, result.peak_rss_mb = training.iteration, peak_rss_mb()
         result.rows = array("q", range(card.rows))
         result.losses = array("d", errors[1].tolist())
