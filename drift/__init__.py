@@ -15,18 +15,22 @@ The same as segments, by several detectors at once, and how good that was:
 >>> from drift import Segmenter, default_detectors, evaluate
 >>> segmenter = Segmenter(default_detectors("classification"), "error")
 >>> alarms = [alarm for row, error in enumerate(errors) if (alarm := segmenter.update(row, error))]
->>> alarms
-[Alarm(row=313, onset=299, segment=1, detector='hddm_a', signal='error')]
+>>> [(alarm.row, alarm.onset, alarm.signal) for alarm in alarms]
+[(313, 299, 'error')]
 >>> evaluate([a.row for a in alarms], drifts=[300], rows=len(errors), max_delay=50).delays
 (13,)
 """
 
+from drift.bank import EXPECTED, Evidence, VotingBank
 from drift.calibration import calibrated
 from drift.combined import AnyOf, Vote, Warned
 from drift.detector import Detector, Status
+from drift.distribution import DistributionWatch
 from drift.evaluation import Report, evaluate, every, never
+from drift.explanation import Explanation, Moved, features_that_moved, width_of_change
 from drift.registry import DETECTORS, make_detector
 from drift.segmenter import (
+    KNOWN,
     TABLE,
     Action,
     Alarm,
@@ -36,33 +40,55 @@ from drift.segmenter import (
     default_detectors,
     transition_table,
 )
-from drift.signals import SIGNALS, ErrorSignal, RatioSignal, Signal
+from drift.signals import (
+    SIGNALS,
+    BrierSignal,
+    ErrorSignal,
+    RatioSignal,
+    ResidualSignal,
+    Signal,
+    half_brier,
+)
 from drift.stacked import StackedDetectors
+from drift.watch import Watch
 
 __all__ = [
     "DETECTORS",
+    "EXPECTED",
+    "KNOWN",
     "SIGNALS",
     "TABLE",
     "Action",
     "Alarm",
     "AnyOf",
+    "BrierSignal",
     "Detector",
+    "DistributionWatch",
     "ErrorSignal",
+    "Evidence",
+    "Explanation",
     "Heard",
+    "Moved",
     "RatioSignal",
     "Report",
+    "ResidualSignal",
     "Segmenter",
     "Signal",
     "StackedDetectors",
     "State",
     "Status",
     "Vote",
+    "VotingBank",
     "Warned",
+    "Watch",
     "calibrated",
     "default_detectors",
     "evaluate",
     "every",
+    "features_that_moved",
+    "half_brier",
     "make_detector",
     "never",
     "transition_table",
+    "width_of_change",
 ]

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+from drift.bank import Evidence
 from drift.charts import Cusum, Ewma, Shewhart, Sprt
 from drift.combined import AnyOf, Vote, Warned
 from drift.detector import Detector
@@ -18,7 +19,7 @@ DETECTORS: Mapping[str, Any] = {
     kind.name: kind
     for kind in (
         Adwin, PageHinkley, Kswin, Ddm, Eddm, Fhddm, HddmA, HddmW,
-        Cusum, Ewma, Shewhart, Sprt, Bocpd,
+        Cusum, Ewma, Shewhart, Sprt, Bocpd, Evidence,
     )
 }  # fmt: skip
 

@@ -1,12 +1,13 @@
-"""What a detector is fed: the error of a classifier, or the residual of a regressor.
+"""What a detector is fed: errors and Brier scores of classifiers, residuals of regressors.
 
-A residual has the units of its target, and a detector's threshold must not. ``RatioSignal``
-therefore divides it by what has been usual in the current segment.
+A residual has the units of its target, and a detector's threshold must not. ``RatioSignal`` and
+``ResidualSignal`` therefore divide it by what has been usual in the current segment.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
 
 _WINDOW = 200
 _MIN_COUNT = 10
@@ -19,6 +20,10 @@ class Signal(Protocol):
     @property
     def name(self) -> str:
         """The name it is asked for by."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest number."""
 
     def update(self, value: float) -> float:
         """The number for this row; what was learned from it counts from the next row on."""
@@ -36,6 +41,7 @@ class ErrorSignal:
 
     __slots__ = ()
     name = "error"
+    bounds = (0.0, 1.0)
 
     def update(self, value: float) -> float:
         """``value`` as a float."""
@@ -63,16 +69,24 @@ class RatioSignal:
 
     __slots__ = ("_count", "_mean")
     name = "ratio"
+    bounds = (0.0, CLIP)
+
+    most: ClassVar[float] = CLIP
 
     def __init__(self) -> None:
         self._count = 0
         self._mean = 0.0
 
+    @property
+    def early(self) -> bool:
+        """Whether there are too few rows yet to say what is usual."""
+        return self._count < _MIN_COUNT
+
     def update(self, value: float) -> float:
-        """The ratio of this row, in [0, 10]."""
+        """The ratio of this row, in [0, ``most``]."""
         size = -value if value < 0.0 else value
         if not size < 1e300:  # infinite, absurd or not a number; must not enter the mean
-            return CLIP
+            return self.most
         count = self._count
         mean = self._mean
         if count < _WINDOW:
@@ -86,7 +100,9 @@ class RatioSignal:
             self._mean = mean + (size - mean) / count
             return size / mean
         self._mean = mean + (bound - mean) / count
-        return CLIP if size > 0.0 else 1.0
+        if mean > 0.0:
+            return min(size / mean, self.most)
+        return self.most if size > 0.0 else 1.0
 
     def reset(self) -> None:
         """Start a new segment with a new mean."""
@@ -94,7 +110,72 @@ class RatioSignal:
         self._mean = 0.0
 
 
-SIGNALS: dict[str, type[ErrorSignal] | type[RatioSignal]] = {
-    "error": ErrorSignal,
-    "ratio": RatioSignal,
+class WideRatioSignal(RatioSignal):
+    """The same up to 100, for detectors that a few wild rows do not take in."""
+
+    __slots__ = ()
+    name = "wide_ratio"
+    most = 100.0
+    bounds = (0.0, most)
+
+
+class BrierSignal(ErrorSignal):
+    """Half the Brier score, in [0, 1]: see ``half_brier``. It says more than an error."""
+
+    __slots__ = ()
+    name = "brier"
+
+
+def half_brier(probabilities: Sequence[float], truth: int) -> float:
+    """Half of sum (p - 1[truth])^2 over classes (Brier 1950), in [0, 1]; ``truth`` may be none of
+    them.
+
+    >>> half_brier([1.0, 0.0], 0), half_brier([0.5, 0.5], 1), half_brier([1.0, 0.0], 7)
+    (0.0, 0.25, 1.0)
+    """
+    total = 1.0
+    for index, p in enumerate(probabilities):
+        total += p * p - (2.0 * p if index == truth else 0.0)
+    return min(max(0.5 * total, 0.0), 1.0)
+
+
+class ResidualSignal:
+    """A residual with its sign, over the mean |residual| of the segment so far, in [-4, 4].
+
+    A model that starts to err to one side is news, though its errors may be no larger. The mean
+    is that of ``RatioSignal``; the number is 0 for the first 10 rows of a segment and for what is
+    not finite, of which ``RatioSignal`` tells.
+
+    >>> signal = ResidualSignal()
+    >>> [signal.update(r) for r in [2.0, -2.0] * 5][-1]
+    0.0
+    >>> signal.update(-3.0), signal.update(1e9)
+    (-1.5, 4.0)
+    """
+
+    __slots__ = ("_ratio",)
+    name = "residual"
+    bounds = (-4.0, 4.0)
+
+    def __init__(self) -> None:
+        self._ratio = RatioSignal()
+
+    def update(self, value: float) -> float:
+        """The number of this row."""
+        if not abs(value) < 1e300:
+            return 0.0
+        early = self._ratio.early
+        size = min(self._ratio.update(value), self.bounds[1])
+        if early or value == 0.0:
+            return 0.0
+        return size if value > 0.0 else -size
+
+    def reset(self) -> None:
+        """Start a new segment with a new mean."""
+        self._ratio.reset()
+
+
+SIGNALS: dict[str, type[ErrorSignal] | type[RatioSignal] | type[ResidualSignal]] = {
+    kind.name: kind
+    for kind in (ErrorSignal, RatioSignal, WideRatioSignal, BrierSignal, ResidualSignal)
 }

@@ -145,15 +145,14 @@ def _update(
 
 
 @njit(cache=True, error_model="numpy")
-def _draw(sample: Floats, random: int) -> float:
-    """A value of ``sample`` by splitmix64 (Steele, Lea, Flood 2014) at ``random``: no generator of
+def drawn(random: int, n: int) -> int:
+    """A place in [0, n) by splitmix64 (Steele, Lea, Flood 2014) at ``random``: no generator of
     anybody else is touched."""
     z = np.uint64(random) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z = (z ^ (z >> np.uint64(31))) >> np.uint64(11)
-    found: float = sample[int(np.float64(z) * 2.0**-53 * len(sample))]
-    return found
+    return int(np.float64(z) * 2.0**-53 * n)
 
 
 @njit(cache=True, error_model="numpy")
@@ -166,7 +165,7 @@ def _highest(
         s[:] = new
         for _ in range(rows):
             random += 1
-            _advance(kind, s, p, _draw(sample, random))
+            _advance(kind, s, p, sample[drawn(random, len(sample))])
             if s[_STATISTIC] > out[k]:
                 out[k] = s[_STATISTIC]
 
@@ -181,7 +180,7 @@ def _alarms(
         s[:] = new
         for _ in range(rows):
             random += 1
-            if _advance(kind, s, p, _draw(sample, random)) == _DRIFT:
+            if _advance(kind, s, p, sample[drawn(random, len(sample))]) == _DRIFT:
                 alarms += 1
                 s[:] = new
     return alarms
@@ -262,7 +261,7 @@ def highest(like: Detector, sample: Any, rows: int, series: int, seed: int = 0) 
     kind, params, new = _laid_out(like)
     params[_ALARM] = params[_WARN] = math.inf
     out = np.zeros(series)
-    _highest(kind, params, new, np.asarray(sample, np.float64), rows, _start(seed), out)
+    _highest(kind, params, new, np.asarray(sample, np.float64), rows, start_of(seed), out)
     return out
 
 
@@ -275,10 +274,10 @@ def count_alarms(like: Detector, sample: Any, rows: int, series: int, seed: int 
     """
     kind, params, new = _laid_out(like)
     drawn_from = np.asarray(sample, np.float64)
-    return int(_alarms(kind, params, new, drawn_from, rows, series, _start(seed)))
+    return int(_alarms(kind, params, new, drawn_from, rows, series, start_of(seed)))
 
 
-def _start(seed: int) -> int:
+def start_of(seed: int) -> int:
     """Where the draws of a seed begin: far from those of any other."""
     return int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(2))
 

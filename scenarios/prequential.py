@@ -20,7 +20,16 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from streammeta.engine import Engine
-from streammeta.events import DriftDetected, Event, Label, Output, Predicted, Rejected, Scored
+from streammeta.events import (
+    DriftDetected,
+    Event,
+    Label,
+    Output,
+    Predicted,
+    Rejected,
+    Scored,
+    to_record,
+)
 from streammeta.meta.insight import Insight
 from streammeta.scores import Scores, scores_for
 from streammeta.sources import Source
@@ -65,10 +74,11 @@ class Result:
     ``losses[i]`` is the loss (0/1 or absolute error) of the question of row ``rows[i]``, in the
     order in which labels came; ``predictions`` is in the order of questions. ``keys[row]`` and
     ``key_rows[row]`` say which key a question belongs to (a number, in order of appearance) and
-    how many questions that key had before. ``drifts`` are rows with an alarm, ``key_alarms`` the
-    same counted in rows of the alarm's key. ``peak_rss_mb`` is the most memory the process held
-    meanwhile, where the system can tell, or else ever; ``growth_mb`` is that above what it
-    held at the start. ``events`` counts questions. ``watches``: the model finds drifts by itself.
+    how many questions that key had before. ``drifts`` are rows with an alarm, ``alarms`` all that
+    was said of them, ``key_alarms`` the rows counted in rows of the alarm's key. ``peak_rss_mb``
+    is the most memory the process held meanwhile, where the system can tell, or else ever;
+    ``growth_mb`` is that above what it held at the start. ``events`` counts questions.
+    ``watches``: the model finds drifts by itself.
     ``insights``: what its meta-learners have learned about adapting, where it has any.
     """
 
@@ -84,6 +94,7 @@ class Result:
     watches: bool = False
     latency: Latency = field(default_factory=lambda: Latency(0.0, 0.0, 0.0))
     drifts: list[int] = field(default_factory=list)
+    alarms: list[DriftDetected] = field(default_factory=list)
     experts: dict[str, float] = field(default_factory=dict)
     rejected: int = 0
     reasons: list[str] = field(default_factory=list)
@@ -113,6 +124,7 @@ class Result:
             "peak_rss_mb": round(self.peak_rss_mb, 1),
             "growth_mb": round(self.growth_mb, 1),
             "drifts": self.drifts,
+            "alarms": [to_record(alarm) for alarm in self.alarms],
             "experts": {name: _finite(value) for name, value in self.experts.items()},
             "insights": [_plain(insight) for insight in self.insights],
             "latency_us": {name: getattr(self.latency, name) for name in ("p50", "p99", "max")},
@@ -222,6 +234,7 @@ class _Recorder:
                 self._ask(output.key)
             elif isinstance(output, DriftDetected):
                 result.drifts.append(output.row)
+                result.alarms.append(output)
                 own = result.key_alarms.setdefault(output.key, [])
                 # the alarm's row is the newest question of any key: the key's own newest is wanted
                 own.append(self._asked[self._numbers[output.key]] - 1)

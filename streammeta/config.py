@@ -78,6 +78,9 @@ class ModelConfig(Section):
     init: str | None = Field(None, description="file with meta-parameters to start from")
 
     detectors: tuple[str, ...] = Field((), description="names; empty = the default for the task")
+    false_alarm_every: float = Field(
+        100_000, ge=100, description="rows between two false alarms of the default detectors"
+    )
     known_drifts: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...] | None, AfterValidator(_in_order)
     ] = Field(

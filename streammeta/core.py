@@ -10,13 +10,12 @@ labels; then the labels are scored and learned in order.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drift import Alarm
+from drift import KNOWN, Alarm
 from streammeta import challengers, mixture
 from streammeta.encode import LARGEST, MOMENT_FLOOR
 from streammeta.errors import RejectedEvent
@@ -37,6 +36,7 @@ from streammeta.meta.parameters import MetaParameters
 from streammeta.pending import Asked
 from streammeta.state import COUNT_DISCOUNT, LAG_COLUMNS, State
 from streammeta.units import inputs, standard_targets, units, update_target_moments
+from streammeta.watching import explain, freeze, look, loss_of, watch
 
 #: A task is closed this many rows late, so that an alarm can still cut it off at the onset.
 HELD_BACK = 32
@@ -107,9 +107,9 @@ def ask(
         births = state.births(key)
         for i, (place, raw) in enumerate(rows):
             event = events[place]
-            label, heard = (decide(state, one[i], centre, scale) for one in (mixed, steady))
+            label = decide(state, mixed[i], centre, scale)
             asked[place] = Asked(
-                event.id, key, 0, event.ts, raw, members[i], births, label, heard, mixed[i],
+                event.id, key, 0, event.ts, raw, members[i], births, label, mixed[i], steady[i],
                 centre, scale,
             )  # fmt: skip
     for place, question in enumerate(asked):
@@ -125,6 +125,10 @@ def ask(
             )  # fmt: skip
         if events[place].y is None:
             state.pending.add(question)
+        if not frozen(state):
+            alarm = look(state, question)
+            if alarm is not None:
+                open_segment(state, question.key, alarm, outputs)
     return asked
 
 
@@ -280,10 +284,11 @@ def answer(
     outputs.append(scored)
     if learns:
         state.labels += 1
-        alarm = watch(state, question, loss_of(question.heard, label, state.task))
+        alarm = watch(state, question, label, target)
         if alarm is not None:
             open_segment(state, key, alarm, outputs)
         added = learn(state, question, target)
+        freeze(state, key)
         close_task(state, question, outputs)
         if metas:
             challengers.grow(state, key, question.row, metas, outputs)
@@ -327,13 +332,6 @@ def score(state: State, asked: Asked, label: Label, target: float, learns: bool)
     return Scored(
         asked.id, name, asked.row, label, asked.prediction, loss, log_loss, delay, experts
     )
-
-
-def loss_of(prediction: Label | None, label: Label, task: int) -> float:
-    """Absolute error, or 1 for a wrong class and 0 for the right one."""
-    if task == REGRESSION:
-        return abs(float(label) - float(prediction or 0.0))
-    return 0.0 if prediction == label else 1.0
 
 
 def fit_outputs(members: NDArray[np.float64], outputs: int) -> NDArray[np.float64]:
@@ -403,27 +401,12 @@ def remember(state: State, key: int, target: float) -> None:
 # -- drift, tasks, adaptation ----------------------------------------------------------------
 
 
-def watch(state: State, asked: Asked, loss: float) -> Alarm | None:
-    """Show the loss to the detectors, unless the question is older than the segment.
-
-    A known drift goes before them: it is due while the key's segment began before it.
-    """
-    start = int(state.segment_start[asked.key])
-    if state.config.on_drift == "ignore" or asked.row < start:
-        return None
-    segmenter = state.segmenters[asked.key]
-    known = state.config.known_drifts or ()
-    passed = bisect_right(known, asked.row)
-    if not passed or known[passed - 1] <= start:
-        return segmenter.update(asked.row, loss)
-    alarm = segmenter.told(asked.row, known[passed - 1])
-    segmenter.update(asked.row, loss)  # in its warm-up: never an alarm
-    return alarm
-
-
 def open_segment(state: State, key: int, alarm: Alarm, outputs: list[Output]) -> None:
     """A new segment: cut the rows, and make room for challengers (or reset everything)."""
     onset = max(alarm.onset, int(state.segment_start[key]))
+    explanation = None if alarm.detector == KNOWN else explain(state, key, alarm, onset)
+    like = None if explanation is None else explanation.like
+    state.references.close(key, int(state.segment[key]), like)
     state.segment[key] = alarm.segment
     state.segment_start[key] = onset
     state.segment_rows.cut(key, onset)
@@ -431,7 +414,9 @@ def open_segment(state: State, key: int, alarm: Alarm, outputs: list[Output]) ->
     state.hosts[key] = -1
     name = state.key_names[key]
     now = state.rows - 1  # later than the alarm's own row where labels are late
-    outputs.append(DriftDetected(name, now, onset, alarm.segment, alarm.detector, alarm.signal))
+    outputs.append(
+        DriftDetected(name, now, onset, alarm.segment, alarm.detector, alarm.signal, explanation)
+    )
     if state.config.on_drift == "reset":
         state.bank.start(key, state.initial, state.rows)
         state.log_weights[key] = 0.0

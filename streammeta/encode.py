@@ -217,6 +217,16 @@ class ColumnMap:
             found[name].append(column)
         return found
 
+    def by_name(self, raw: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """The features of raw rows ``(n, width)`` by name, ``(n,)`` each; of categories, whether
+        it is that one, and of what can be missing, whether it is."""
+        found = {name: raw[:, column] for name, column in self.numeric.items()}
+        for name, (start, _, known) in self.blocks.items():
+            found |= {f"{name}={category}": raw[:, start + at] for category, at in known.items()}
+        for name, column in self.flags.items():
+            found[f"{name} is missing"] = raw[:, column]
+        return found
+
     def to_info(self) -> dict[str, Any]:
         """JSON-ready form, a copy."""
         blocks = self.blocks.items()

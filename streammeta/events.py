@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from drift import Explanation
+
 Value = float | int | bool | str | None
 Label = float | int | bool | str
 
@@ -70,7 +72,11 @@ class Scored:
 
 @dataclass(slots=True)
 class DriftDetected:
-    """A detector raised an alarm at question ``row``; the change seems to start at ``onset``."""
+    """A detector raised an alarm at question ``row``; the change seems to start at ``onset``.
+
+    ``explanation``: what moved, how fast, who voted for it, and whether it leads back to a past
+    context; ``None`` of a change that was known from elsewhere.
+    """
 
     key: str
     row: int
@@ -78,6 +84,7 @@ class DriftDetected:
     segment: int
     detector: str
     signal: str
+    explanation: Explanation | None = None
 
 
 @dataclass(slots=True)
@@ -179,4 +186,6 @@ def to_record(output: Output) -> dict[str, Any]:
         record[name] = getattr(output, name)
     if isinstance(output, Predicted) and output.probabilities is not None:
         record["probabilities"] = {str(c): p for c, p in output.probabilities.items()}
+    elif isinstance(output, DriftDetected) and output.explanation is not None:
+        record["explanation"] = output.explanation.to_record()
     return record

@@ -15,9 +15,9 @@ class Asked(NamedTuple):
     """One question as it stood when it was answered.
 
     ``raw (D,)`` features, ``members (M, O)`` every member's prediction and ``mixed (O,)`` the
-    mixture's, in units of ``(y - centre) / scale``; ``heard`` what the mixture without its scouts
-    would have predicted; ``births (M,)`` when each member was born
-    (a member born later sleeps on this question).
+    mixture's, in units of ``(y - centre) / scale``; ``steady (O,)`` that of the mixture without
+    its scouts, which detectors listen to; ``births (M,)`` when each member was born (a member born
+    later sleeps on this question).
     """
 
     id: str
@@ -28,8 +28,8 @@ class Asked(NamedTuple):
     members: NDArray[np.float64]
     births: NDArray[np.int64]
     prediction: Label | None
-    heard: Label | None
     mixed: NDArray[np.float64]
+    steady: NDArray[np.float64]
     centre: float
     scale: float
 
@@ -42,6 +42,7 @@ class Pending:
         self.ttl = ttl
         self.table: dict[str, Asked] = {}
         self._timed: dict[str, float] = {}  # those with an event time, which alone can be late
+        self._of: dict[int, int] = {}  # how many there are of each key
 
     def __len__(self) -> int:
         return len(self.table)
@@ -52,13 +53,21 @@ class Pending:
     def add(self, asked: Asked) -> None:
         """Remember a question; its id must not be in the table."""
         self.table[asked.id] = asked
+        self._of[asked.key] = self._of.get(asked.key, 0) + 1
         if asked.ts is not None and math.isfinite(asked.ts):
             self._timed[asked.id] = asked.ts
 
     def take(self, question: str) -> Asked | None:
         """Remove and return the question, or ``None`` if it is not waiting."""
-        self._timed.pop(question, None)
-        return self.table.pop(question, None)
+        return self._drop(question) if question in self.table else None
+
+    def waiting(self, key: int) -> int:
+        """How many questions of ``key`` wait."""
+        return self._of.get(key, 0)
+
+    def of_key(self, key: int) -> list[Asked]:
+        """The questions of ``key`` that wait, in the order in which they came."""
+        return [asked for asked in self.table.values() if asked.key == key]
 
     def expire(self, now: float | None) -> list[tuple[Asked, str]]:
         """Drop the oldest questions over the limit and those past their time to live.
@@ -78,7 +87,9 @@ class Pending:
 
     def _drop(self, question: str) -> Asked:
         self._timed.pop(question, None)
-        return self.table.pop(question)
+        asked = self.table.pop(question)
+        self._of[asked.key] -= 1
+        return asked
 
     def to_parts(self) -> tuple[dict[str, NDArray[Any]], list[list[Any]]]:
         """Tensors stacked over the waiting questions, and a JSON-ready row for each."""
@@ -91,21 +102,22 @@ class Pending:
             "members": np.stack([_padded(r.members, outputs) for r in rows]),
             "births": np.stack([r.births for r in rows]),
             "mixed": np.stack([_padded(r.mixed, outputs) for r in rows]),
+            "steady": np.stack([_padded(r.steady, outputs) for r in rows]),
         }
         return tensors, [
-            [r.id, r.key, r.row, r.ts, r.prediction, r.heard, r.centre, r.scale, len(r.mixed)]
-            for r in rows
+            [r.id, r.key, r.row, r.ts, r.prediction, r.centre, r.scale, len(r.mixed)] for r in rows
         ]
 
     def load_parts(self, tensors: dict[str, NDArray[Any]], info: list[list[Any]]) -> None:
         """Refill the table from what ``to_parts`` returned."""
-        self.table, self._timed = {}, {}
-        for i, (name, key, row, ts, prediction, heard, centre, scale, outputs) in enumerate(info):
-            raw, births = tensors["raw"][i], tensors["births"][i]
-            members, mixed = tensors["members"][i, :, :outputs], tensors["mixed"][i, :outputs]
+        self.table, self._timed, self._of = {}, {}, {}
+        for i, (name, key, row, ts, prediction, centre, scale, outputs) in enumerate(info):
+            raw, births, members = (tensors[n][i] for n in ("raw", "births", "members"))
+            mixed, steady = (tensors[n][i, :outputs] for n in ("mixed", "steady"))
             asked = Asked(
-                name, key, row, ts, raw, members, births, prediction, heard, mixed, centre, scale
-            )
+                name, key, row, ts, raw, members[:, :outputs], births, prediction, mixed, steady,
+                centre, scale,
+            )  # fmt: skip
             self.add(asked)
 
 

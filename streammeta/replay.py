@@ -51,6 +51,14 @@ class SegmentRows:
         slots = self._slots(key, min(n, int(self.inside[key])))
         return self.raw[key, slots], self.y[key, slots]
 
+    def all_inside(
+        self, key: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Row numbers, rows and labels of the segment that are kept: ``(m,)``, ``(m, D)``,
+        ``(m,)``."""
+        slots = self._slots(key, int(self.inside[key]))
+        return self.row[key, slots], self.raw[key, slots], self.y[key, slots]
+
     def latest(self, key: int, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The ``min(n, all)`` rows that came last, in the order in which they came, whatever their
         segment; rows of the current one stand behind those of the segment before."""

@@ -19,6 +19,7 @@ from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
 from streammeta.meta.net import Net
 from streammeta.mixture import VARIANCE_AT_BIRTH
 from streammeta.pending import Pending
+from streammeta.reference import References
 from streammeta.registry import load
 from streammeta.replay import SegmentRows, Sketch, TaskMemory
 
@@ -93,6 +94,7 @@ class State:
         self.memory = TaskMemory(c.memory, c.support + c.query, self.width)
         self.sketch = Sketch(self.width, 1 if self.task == REGRESSION else LAG_COLUMNS)
         self.segment_rows = SegmentRows(0, self.width)
+        self.references = References(self.net, self.width, self.task)
         n, m = 0, len(self.bank.rates) + len(SIMPLE_MEMBERS)
         self.log_weights = np.zeros((n, m))
         self.variances = np.full((n, m), VARIANCE_AT_BIRTH)
@@ -179,10 +181,12 @@ class State:
         signal = "ratio" if self.task == REGRESSION else "error"
         try:
             detectors = [
-                n if n in DETECTORS or "(" in n or ":" in n else load("detectors", n)()
+                n if n in (*DETECTORS, "bank") or "(" in n or ":" in n else load("detectors", n)()
                 for n in names
             ]
-            return Segmenter(detectors, signal, seed=self.config.seed)
+            return Segmenter(
+                detectors, signal, seed=self.config.seed, expected=self.config.false_alarm_every
+            )
         except (ValueError, UsageError) as error:
             raise ConfigError(f"model.detectors: {error}") from None
 
@@ -198,6 +202,7 @@ class State:
             old = getattr(self.segment_rows, name)
             getattr(rows, name)[: len(old)] = old
         self.segment_rows = rows
+        self.references.grow_keys(keys)
 
     def add_class(self, label: Label) -> int:
         """The index of a class; an unseen one takes the next output."""
@@ -214,6 +219,7 @@ class State:
         outputs = 2 * self.net.sizes[-1]
         wide = Net((*self.net.sizes[:-1], outputs))
         self.bank.widen_outputs(wide)
+        self.references.widen_outputs(wide)
         self.initial = wide.init(np.random.default_rng(self.config.seed), len(self.bank.rates))
         self.net = wide
         pad = outputs - self.prior.shape[1]
@@ -242,11 +248,14 @@ class State:
         tensors |= {f"bank/{n}": a for n, a in self.bank.tensors().items()}
         tensors |= {f"rows/{n}": getattr(self.segment_rows, n) for n in SegmentRows.FIELDS}
         tensors |= {f"memory/{n}": getattr(self.memory, n) for n in TaskMemory.FIELDS}
+        kept, contexts = self.references.to_parts()
+        tensors |= {f"reference/{n}": a for n, a in kept.items()}
         waiting, questions = self.pending.to_parts()
         tensors |= {f"pending/{n}": a for n, a in waiting.items()}
         info |= {
             "memory": self.memory.to_info(),
             "pending": questions,
+            "contexts": contexts,
             "outputs": self.net.sizes[-1],
         }
         return tensors, info, blobs
@@ -289,6 +298,10 @@ class State:
             if home in homes:
                 setattr(homes[home], attribute, array.copy())
         state.memory.seen = info["memory"]["seen"]
-        waiting = {n.partition("/")[2]: a for n, a in tensors.items() if n.startswith("pending/")}
-        state.pending.load_parts(waiting, info["pending"])
+        for home, fill, rows in (
+            ("pending/", state.pending.load_parts, info["pending"]),
+            ("reference/", state.references.load_parts, info["contexts"]),
+        ):
+            parts = {n.removeprefix(home): a for n, a in tensors.items() if n.startswith(home)}
+            fill(parts, rows)
         return state

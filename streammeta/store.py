@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import structlog
 
+from drift import Explanation
 from streammeta.errors import Fenced, StoreError
 from streammeta.events import KINDS, Output, to_record
 from streammeta.snapshot import Snapshot
@@ -109,6 +110,8 @@ def _output(record: dict[str, Any]) -> Output:
     kind = KINDS[record.pop("kind")]
     if record.get("probabilities") is not None:
         record["probabilities"] = dict(record["probabilities"])
+    if record.get("explanation") is not None:
+        record["explanation"] = Explanation.from_record(record["explanation"])
     output: Output = kind(**record)
     return output
 

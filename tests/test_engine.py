@@ -99,10 +99,10 @@ def test_probabilities_are_a_distribution_over_the_classes_seen(task: str) -> No
 @both_tasks
 @pytest.mark.parametrize(("chunk", "delay"), [(1, 0), (16, 0), (1, 7), (16, 7)])
 def test_shuffling_the_future_changes_no_past_prediction(task: str, chunk: int, delay: int) -> None:
-    events = stream(task, 192, drift=80)
+    events = stream(task, 320, drift=160)
     if delay:
         events = late(events, delay)
-    cut = 160 if delay == 0 else 320  # behind the drift, at the end of a chunk
+    cut = 288 if delay == 0 else 576  # behind the drift, at the end of a chunk
     rng = np.random.default_rng(5)
     futures = [events[cut:], [events[cut + int(i)] for i in rng.permutation(len(events) - cut)]]
     futures.append([dataclasses.replace(e, y="up" if task == CLASSES else 1e6) for e in futures[0]])
@@ -111,7 +111,7 @@ def test_shuffling_the_future_changes_no_past_prediction(task: str, chunk: int, 
         outputs = run(Engine(config(task, chunk=chunk)), [*events[:cut], *future], chunk)
         asked = [p for p in of(Predicted, outputs) if p.id in {e.id for e in events[:cut]}]
         pasts.append(records(asked[: sum(e.x is not None for e in events[:cut])]))
-        assert any(d.row < 160 for d in of(DriftDetected, outputs))
+        assert any(d.row < 288 for d in of(DriftDetected, outputs))
     assert pasts[0] == pasts[1] == pasts[2]
 
 

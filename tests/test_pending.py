@@ -15,7 +15,7 @@ def question(name: str, ts: float | None = None, outputs: int = 2, row: int = 0)
     rng = np.random.default_rng(row)
     return Asked(
         name, 0, row, ts, rng.normal(size=3), rng.random((4, outputs)),
-        np.arange(4) + row, "mon", "tue", rng.random(outputs), 0.5, 2.0,
+        np.arange(4) + row, "mon", rng.random(outputs), rng.random(outputs), 0.5, 2.0,
     )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def test_a_stream_that_starts_from_history_is_better_on_its_first_tasks(tmp_path
     found = pretrain("sine_switch", "--rows", "4000", "--iterations", "600", out=file)
     assert list(found["learners"]) == ["meta_sgd", "r2d2"]
     for one in found["learners"].values():
-        assert one["held_out_loss"]["after"] < 0.5 * one["held_out_loss"]["before"]
+        assert one["held_out_loss"]["after"] < 0.6 * one["held_out_loss"]["before"]
     assert found["tasks"] > 100
     assert list(tmp_path.iterdir()) == [file]
 

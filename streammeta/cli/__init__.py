@@ -15,6 +15,7 @@ from streammeta import __version__
 from streammeta.cli import (
     bench,
     components,
+    detect,
     eval_detector,
     evaluate,
     pretrain,
@@ -58,6 +59,7 @@ app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("replay", epilog=replay.EPILOG)(replay.replay)
 app.command("bench", epilog=bench.EPILOG)(bench.bench)
 app.command("pretrain", epilog=pretrain.EPILOG)(pretrain.pretrain)
+app.command("detect", epilog=detect.EPILOG)(detect.detect)
 app.command("eval-detector", epilog=eval_detector.EPILOG)(eval_detector.eval_detector)
 app.command("validate", epilog=validate.EPILOG)(validate.validate)
 app.add_typer(components.app, name="components")

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from scenarios.prequential import Progress, Result
+    from streammeta.events import DriftDetected
     from streammeta.scores import Scores
 
+ALARMS = 12  # that are told
 REDRAW = 0.1  # seconds between two drawings of a progress line
 DEFAULT_MODEL = "streammeta"
 PIPED_WIDTH = 120  # columns of a table that does not go to a terminal
@@ -98,6 +100,25 @@ def score_table(results: Sequence[Result], title: str | None = None) -> Table:
             f"{result.latency.p50:,.0f}",
             f"{result.latency.p99:,.0f}",
         )
+    return table
+
+
+def alarm_table(of: str, alarms: Sequence[DriftDetected], most: int | None = ALARMS) -> Table:
+    """The first ``most`` alarms: when, since when, by what signal, and why."""
+    from rich.markup import escape
+
+    told = alarms[:most]
+    more = f", the first {len(told)} of {len(alarms):,}" if len(told) < len(alarms) else ""
+    table = plain_table(f"alarms of {of}{more}")
+    for name in ("row", "since"):
+        table.add_column(name, justify="right")
+    keyed = any(alarm.key for alarm in told)
+    for name in (*(("key",) if keyed else ()), "signal", "what changed"):
+        table.add_column(name)
+    for alarm in told:
+        why = alarm.explanation.text() if alarm.explanation is not None else ""
+        key = (escape(alarm.key),) if keyed else ()
+        table.add_row(f"{alarm.row:,}", f"{alarm.onset:,}", *key, alarm.signal, escape(why))
     return table
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from streammeta.cli.console import err, model_names, out, progress_lines, score_table
+from streammeta.cli.console import alarm_table, err, model_names, out, progress_lines, score_table
 
 if TYPE_CHECKING:
     from scenarios.evaluation import Question
@@ -108,6 +108,8 @@ def _judge(question: Question, report: Path | None, as_json: bool) -> None:
                 typer.echo(json.dumps(result.to_json()))
     if not as_json:
         out().print(score_table(results))
+        if results[0].alarms:
+            out().print(alarm_table(results[0].model, results[0].alarms))
     _tell_rejected(results[0])
     if question.save_init is not None:
         err().print(f"meta-parameters: {question.save_init}", markup=False)

@@ -116,6 +116,8 @@ class LiveView:
 
     def _told(self, drift: DriftDetected) -> str:
         text = f"drift detected by {drift.detector} on {drift.signal}"
+        if drift.explanation is not None and drift.explanation.text():
+            text += f": {drift.explanation.text()}"
         if self._announcements and (
             self._fault is None or drift.row - self._fault > TAKEN_FOR_FALSE
         ):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from scenarios.prequential import Result
 
 
+MOST_ALARMS = 40  # that are told
 LEAST_SHARE, MOST_INPUTS = 0.01, 10  # of the inputs that are told
 
 
@@ -52,6 +53,7 @@ def evaluation_report(
         )
     )
     page.text(f"Triangles: alarms of {first.model}. Shaded: true drifts, where they are known.")
+    _alarms(page, first)
     if first.experts:
         page.heading(f"Own score of each expert of {first.model}")
         ranked = sorted(
@@ -60,6 +62,33 @@ def evaluation_report(
         page.table(["expert", first.scores.main], [[n, number(v)] for n, v in ranked])
     _insights(page, first.insights)
     return page
+
+
+def _alarms(page: Report, result: Result) -> None:
+    """Every alarm with its explanation, and the quantiles of what moved farthest."""
+    if not result.alarms:
+        return
+    page.heading(f"Alarms of {result.model}")
+    keyed = any(alarm.key for alarm in result.alarms)
+    rows, moved = [], []
+    for alarm in result.alarms[:MOST_ALARMS]:
+        key = [alarm.key] if keyed else []
+        told = alarm.explanation
+        why = told.text() if told is not None else ""
+        votes = told.votes if told is not None else {}
+        voted = ", ".join(f"{name} {vote:.1f}" for name, vote in votes.items() if vote > 0)
+        rows.append([f"{alarm.row:,}", f"{alarm.onset:,}", *key, alarm.signal, why, voted])
+        for m in told.moved if told is not None else ():
+            before, after = (" / ".join(f"{q:.3g}" for q in side) for side in (m.before, m.after))
+            moved.append([f"{alarm.row:,}", *key, m.feature, f"{m.effect:+.2f}", before, after])
+    of = ["key"] if keyed else []
+    page.table(["row", "since", *of, "signal", "what changed", "votes, in nats"], rows)
+    if len(result.alarms) > MOST_ALARMS:
+        page.text(f"The first {MOST_ALARMS} of {len(result.alarms):,}.")
+    if moved:
+        page.text("Features that moved: the shift in standard deviations, and the 10 %, 50 % and "
+                  "90 % quantiles before and after.")  # fmt: skip
+        page.table(["row", *of, "feature", "shift", "before", "after"], moved)
 
 
 def _insights(page: Report, found: Sequence[Insight]) -> None:

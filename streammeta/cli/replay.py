@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from streammeta.cli.console import err, model_names, out, plain_table, progress_lines, score_table
+from streammeta.cli.console import (
+    alarm_table,
+    err,
+    model_names,
+    out,
+    plain_table,
+    progress_lines,
+    score_table,
+)
 from streammeta.registry import components
 
 if TYPE_CHECKING:
@@ -85,6 +93,8 @@ def replay(
             typer.echo(json.dumps({**outcome.result.to_json(), **_drift_fields(outcome)}))
     if not as_json:
         out().print(score_table([o.result for o in outcomes]))
+        if outcomes[0].result.alarms:
+            out().print(alarm_table(outcomes[0].result.model, outcomes[0].result.alarms))
         _print_drifts(outcomes[0])
     if report is not None:
         from streammeta.cli.pictures import evaluation_report

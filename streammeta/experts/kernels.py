@@ -433,3 +433,35 @@ def update_moments(row: F64, scaled: F64, count: F64, mean: F64, var: F64, floor
             gap = min(max(gap, -bound), bound)
         mean[c] += weight * gap
         var[c] = (1.0 - weight) * (var[c] + weight * gap * gap)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def frozen_losses(
+    theta: F32, sizes: I64, raw: F64, scaled: F64, mean: F64, var: F64, clip: float, centre: float,
+    scale: float, truths: F64, n_classes: int, task: int, out: F64,
+) -> None:  # fmt: skip
+    """``out (n,)`` <- the loss of one network on raw rows ``(n, D)``, standardised by moments of
+    its own: half the Brier score, or |residual| in units of the target."""
+    width = 0
+    for size in sizes:
+        width += size
+    acts, n_out = np.empty(width, np.float32), sizes[-1]
+    inputs = np.empty(raw.shape, np.float32)
+    standardise(raw, scaled, mean, var, clip, inputs)
+    p = np.empty(n_out, np.float32)
+    for r in range(raw.shape[0]):
+        acts[: sizes[0]] = inputs[r]
+        forward(theta, sizes, acts)
+        logits = acts[width - n_out :]
+        if task == REGRESSION:
+            out[r] = abs(truths[r] - (centre + scale * logits[0]))
+            continue
+        output_delta(logits, p, 0.0, n_classes, task)
+        p[0] += np.float32(1.0)
+        total = 1.0
+        for j in range(n_classes):
+            total += p[j] * p[j]
+        truth = int(truths[r])
+        if 0 <= truth < n_classes:
+            total -= 2.0 * p[truth]
+        out[r] = min(max(0.5 * total, 0.0), 1.0)

@@ -1,0 +1,165 @@
+"""Has the distribution of features, or of predictions, changed? Needs no label.
+
+Every column's mean and its spread about the usual are taken over blocks of rows, and gamblers bet
+on both in both directions (``drift.evidence``). Blocks cost less than rows, and series that follow
+themselves up and down a little look wide rather than changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from drift.bank import EXPECTED
+from drift.detector import Status
+from drift.evidence import (
+    MEAN,
+    SHIFTS,
+    USUAL,
+    VARIANCE,
+    N,
+    best_since,
+    bet,
+    learn_usual,
+    times_longer,
+)
+from drift.stored import Stored
+
+Floats = NDArray[np.float64]
+BLOCK = 8  # rows
+MIN_BLOCKS = 30  # of a segment before what is usual is trusted
+CLIP = 2.5  # deviations: a block that is farther away counts as if it were as far
+SUSPECT = 1e4  # won: a column is no longer trusted to tell what is usual of it
+_TINY = 1e-12
+
+
+@njit(cache=True, error_model="numpy")
+def _add(x: Floats, sums: Floats) -> None:
+    """``sums (V, 3)``: values that are there, their sum and that of their squares."""
+    for v in range(len(x)):
+        if not np.isnan(x[v]):
+            sums[v, 0] += 1.0
+            sums[v, 1] += x[v]
+            sums[v, 2] += x[v] * x[v]
+
+
+@njit(cache=True, error_model="numpy")
+def _close(
+    sums: Floats, usual: Floats, won: Floats, climb: Floats, since: NDArray[np.int64],
+    votes: Floats, row: int,
+) -> float:  # fmt: skip
+    """End a block that began at ``row``: bets on ``usual (V, 2, USUAL)``; the mean vote."""
+    total = 0.0
+    for v in range(len(sums)):
+        n = sums[v, 0]
+        if n > 0.0:
+            mean = sums[v, 1] / n
+            centre = usual[v, 0, MEAN] if usual[v, 0, N] > 0.0 else mean
+            square = max(sums[v, 2] / n - 2.0 * mean * centre + centre * centre, 0.0)
+            for moment in range(2):
+                u = usual[v, moment]
+                value = mean if moment == 0 else math.sqrt(square)
+                if u[N] >= MIN_BLOCKS:
+                    deviation = math.sqrt(u[VARIANCE])
+                    if deviation > 1e-9 * abs(u[MEAN]) + _TINY:
+                        reach = CLIP * deviation
+                        value = min(max(value, u[MEAN] - reach), u[MEAN] + reach)
+                        bet(u, won[v, moment], climb[v, moment], since[v, moment], value,
+                            u[MEAN] - reach, u[MEAN] + reach, row, deviation,
+                            times_longer(u))  # fmt: skip
+                        votes[v, moment] = won[v, moment].mean()
+                if votes[v, moment] < SUSPECT:  # else it may be of another world
+                    learn_usual(u, value)
+        total += votes[v, 0] + votes[v, 1]
+    sums[:] = 0.0
+    return total / (2.0 * len(sums))
+
+
+class DistributionWatch(Stored):
+    """Mean and spread of ``columns`` columns, over blocks of 8 rows.
+
+    Args:
+        columns: how many, >= 1.
+        expected: rows between two false alarms of all columns together, >= 1.
+
+    Raises:
+        ValueError: no column, or ``expected`` < 1.
+
+    >>> watch = DistributionWatch(2)
+    >>> rng = np.random.default_rng(0)
+    >>> rows = rng.normal(size=(2000, 2)) + [[0.0, 2.0 * (row >= 1500)] for row in range(2000)]
+    >>> next(row for row, x in enumerate(rows) if watch.update(row, x) is Status.DRIFT)
+    1615
+    >>> watch.surest()
+    (1, 1496)
+    """
+
+    __slots__ = (
+        "_climb", "_columns", "_first", "_rows", "_since", "_sums", "_threshold", "_usual",
+        "_votes", "_won", "expected",
+    )  # fmt: skip
+    name = "distribution"
+
+    def __init__(self, columns: int, expected: float = EXPECTED) -> None:
+        if columns < 1:
+            raise ValueError("expected at least one column")
+        if not expected >= 1:
+            raise ValueError(f"expected is {expected}; expected at least 1 row")
+        self._columns, self.expected = columns, float(expected)
+        self._threshold = expected / BLOCK
+        self._sums = np.zeros((columns, 3))
+        self._usual = np.zeros((columns, 2, USUAL))
+        shape = (columns, 2, 2, len(SHIFTS))
+        self._won, self._climb = np.zeros(shape), np.zeros(shape)
+        self._since = np.zeros(shape, np.int64)
+        self._votes = np.zeros((columns, 2))
+        self._first, self._rows = 0, 0
+
+    @property
+    def columns(self) -> int:
+        """How many there are."""
+        return self._columns
+
+    @property
+    def votes(self) -> Floats:
+        """``(columns,)``: the evidence of each, of mean and spread together."""
+        found: Floats = self._votes.mean(1)
+        return found
+
+    def update(self, row: int, x: Sequence[float] | Floats) -> Status:
+        """Take ``x (columns,)`` of one row; ``nan`` where there is nothing. Does not reset itself.
+
+        ``DRIFT`` can come at the end of a block only.
+        """
+        if self._rows == 0:
+            self._first = row
+        _add(np.asarray(x, np.float64), self._sums)
+        self._rows += 1
+        if self._rows < BLOCK:
+            return Status.STABLE
+        self._rows = 0
+        mean = _close(
+            self._sums, self._usual, self._won, self._climb, self._since, self._votes, self._first
+        )
+        return Status.DRIFT if mean > self._threshold else Status.STABLE
+
+    def surest(self, of: slice = slice(None)) -> tuple[int, int]:
+        """The column with the most evidence ``of`` those, and the first row of the block in which
+        its change is likeliest to have begun."""
+        columns = np.arange(self._columns)[of]
+        column = int(columns[self._votes[columns].max(1).argmax()])
+        return column, best_since(self._climb[column], self._since[column])
+
+    def renew(self, columns: slice) -> None:
+        """These columns are others from now on: forget what was usual of them."""
+        for array in (self._sums, self._usual, self._won, self._climb, self._since, self._votes):
+            array[columns] = 0
+
+    def reset(self) -> None:
+        """Forget everything, as if just made."""
+        self.renew(slice(None))
+        self._rows = 0

@@ -1,0 +1,117 @@
+"""What the detectors are shown, and what an alarm is about."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drift import Alarm, Explanation, features_that_moved, half_brier
+from streammeta.events import Label
+from streammeta.experts.kernels import REGRESSION
+from streammeta.pending import Asked
+from streammeta.state import State
+from streammeta.units import units
+
+Floats = NDArray[np.float64]
+#: Questions of a key that wait for their labels from which on labels count as late.
+LATE = 100
+
+
+def loss_of(prediction: Label | None, label: Label, task: int) -> float:
+    """Absolute error, or 1 for a wrong class and 0 for the right one."""
+    if task == REGRESSION:
+        return abs(float(label) - float(prediction or 0.0))
+    return 0.0 if prediction == label else 1.0
+
+
+def late(state: State, key: int) -> bool:
+    """Whether the labels of a key lag behind."""
+    return state.pending.waiting(key) >= LATE
+
+
+def look(state: State, asked: Asked) -> Alarm | None:
+    """Show a question to the detectors that need no label."""
+    segmenter = state.segmenters[asked.key]
+    if state.config.on_drift == "ignore" or not segmenter.looks:
+        return None
+    features = asked.raw[: state.columns.width]
+    return segmenter.look(asked.row, features, asked.steady, late=late(state, asked.key))
+
+
+def watch(state: State, asked: Asked, label: Label, target: float) -> Alarm | None:
+    """Show the loss to the detectors, unless the question is older than the segment.
+
+    A known drift goes before them: it is due while the key's segment began before it.
+    """
+    key = asked.key
+    start = int(state.segment_start[key])
+    if state.config.on_drift == "ignore" or asked.row < start:
+        return None
+    segmenter = state.segmenters[key]
+    loss, more = losses(state, asked, label, target)
+    known = state.config.known_drifts or ()
+    passed = bisect_right(known, asked.row)
+    if not passed or known[passed - 1] <= start:
+        return segmenter.update(asked.row, loss, more, late=late(state, key))
+    alarm = segmenter.told(asked.row, known[passed - 1])
+    segmenter.update(asked.row, loss)  # in its warm-up: never an alarm
+    return alarm
+
+
+def losses(
+    state: State, asked: Asked, label: Label, target: float
+) -> tuple[float, Sequence[float]]:
+    """The loss of the mixture without its scouts, and what else votes (``drift.watch.VOTERS``)."""
+    steady = asked.steady
+    if state.task == REGRESSION:
+        gap = float(label) - (asked.centre + asked.scale * float(steady[0]))
+        first, second = abs(gap), gap
+    else:
+        shown = steady.tolist()
+        best = int(steady.argmax())
+        first = float(best != int(target) or not any(shown))
+        second = half_brier(shown, int(target))
+    if not state.segmenters[asked.key].looks:
+        return first, ()
+    return first, (second, state.references.judge(asked.key, asked.raw, target, state.scaled))
+
+
+def freeze(state: State, key: int) -> None:
+    """Freeze the best network of a segment that has doubled its length as the reference."""
+    age, references = int(state.segment_labels[key]), state.references
+    segmenter = state.segmenters[key]
+    if not references.due(key, age) or not segmenter.looks or segmenter.in_warning:
+        return  # while a change is suspected the old reference is the witness
+    bank = state.bank
+    weights = np.where(bank.live[key], state.log_weights[key, : len(bank.rates)], -math.inf)
+    weights[bank.scouts.start : bank.scouts.stop] = -math.inf
+    best = bank.theta[key, int(weights.argmax())]
+    references.freeze(
+        key, best, state.means[key], state.spreads[key], age, state.n_classes, units(state, key)
+    )
+    segmenter.renew_reference()
+
+
+# -- explanations ----------------------------------------------------------------------------
+
+
+def explain(state: State, key: int, alarm: Alarm, onset: int) -> Explanation:
+    """What moved at ``onset``, how fast, and whether it leads back to a past context; called
+    before the rows of the old segment are given up."""
+    rows, raw, y = state.segment_rows.all_inside(key)
+    like = state.references.known(key, raw[rows >= onset], y[rows >= onset], state.scaled)
+    if late(state, key):  # the rows behind the onset have no label yet
+        waiting = state.pending.of_key(key)
+        rows = np.concatenate((rows, [question.row for question in waiting]))
+        raw = np.concatenate((raw, [question.raw for question in waiting]))
+    new = rows >= onset
+    before, after = (state.columns.by_name(raw[side]) for side in (~new, new))
+    moved, sizes = features_that_moved(before, after), (int((~new).sum()), int(new.sum()))
+    shape = "" if not alarm.votes else "gradual" if alarm.width else "abrupt"
+    context = "" if like is None else "new" if like < 0 else "known"
+    same = like if context == "known" else None
+    return Explanation(alarm.votes, moved, sizes, shape, alarm.width, context, same)
