@@ -26,14 +26,16 @@ from drift.evidence import (
     bet,
     learn_usual,
     times_longer,
+    usual_deviation,
 )
 from drift.stored import Stored
 
 Floats = NDArray[np.float64]
 BLOCK = 8  # rows
-MIN_BLOCKS = 30  # of a segment before what is usual is trusted
-CLIP = 2.5  # deviations: a block that is farther away counts as if it were as far
-SUSPECT = 1e4  # won: a column is no longer trusted to tell what is usual of it
+EARLY = 10  # blocks of a segment before mean and deviation of a column are taken for usual
+MIN_BLOCKS = 20  # and of their distances from it, before anything is bet on those
+CLIP = 4.0  # deviations: a block that is farther away counts as if it were as far
+SUSPECT = 3e3  # won by a gambler: blocks are no longer trusted to tell what is usual
 _TINY = 1e-12
 
 
@@ -52,28 +54,36 @@ def _close(
     sums: Floats, usual: Floats, won: Floats, climb: Floats, since: NDArray[np.int64],
     votes: Floats, row: int,
 ) -> float:  # fmt: skip
-    """End a block that began at ``row``: bets on ``usual (V, 2, USUAL)``; the mean vote."""
+    """End a block that began at ``row``: bets on ``usual (V, 2, 3, USUAL)``; the mean vote.
+
+    Of each column's mean and spread, what is usual of it, and of how far it lies above and below:
+    what is rarely far to one side can be bet on more boldly than what is of both signs.
+    """
     total = 0.0
     for v in range(len(sums)):
         n = sums[v, 0]
         if n > 0.0:
             mean = sums[v, 1] / n
-            centre = usual[v, 0, MEAN] if usual[v, 0, N] > 0.0 else mean
+            centre = usual[v, 0, 0, MEAN] if usual[v, 0, 0, N] > 0.0 else mean
             square = max(sums[v, 2] / n - 2.0 * mean * centre + centre * centre, 0.0)
             for moment in range(2):
-                u = usual[v, moment]
                 value = mean if moment == 0 else math.sqrt(square)
-                if u[N] >= MIN_BLOCKS:
-                    deviation = math.sqrt(u[VARIANCE])
-                    if deviation > 1e-9 * abs(u[MEAN]) + _TINY:
-                        reach = CLIP * deviation
-                        value = min(max(value, u[MEAN] - reach), u[MEAN] + reach)
-                        bet(u, won[v, moment], climb[v, moment], since[v, moment], value,
-                            u[MEAN] - reach, u[MEAN] + reach, row, deviation,
-                            times_longer(u))  # fmt: skip
-                        votes[v, moment] = won[v, moment].mean()
-                if votes[v, moment] < SUSPECT:  # else it may be of another world
-                    learn_usual(u, value)
+                u = usual[v, moment]
+                deviation = math.sqrt(u[0, VARIANCE])
+                if u[0, N] >= EARLY and deviation > 1e-9 * abs(u[0, MEAN]) + _TINY:
+                    far = (value - u[0, MEAN]) / deviation
+                    for side in range(2):
+                        part = min(max(far if side == 0 else -far, 0.0), CLIP)
+                        w, u_side = won[v, moment, side : side + 1], u[1 + side]
+                        if u_side[N] >= MIN_BLOCKS:
+                            bet(u_side, w, climb[v, moment, side : side + 1],
+                                since[v, moment, side : side + 1], part, 0.0, CLIP, row,
+                                usual_deviation(u_side), times_longer(u_side))  # fmt: skip
+                        if w.max() < SUSPECT:  # else it may be of another world
+                            learn_usual(u_side, part)
+                    votes[v, moment] = won[v, moment].mean()
+                if won[v, moment].max() < SUSPECT:
+                    learn_usual(u[0], value)
         total += votes[v, 0] + votes[v, 1]
     sums[:] = 0.0
     return total / (2.0 * len(sums))
@@ -93,7 +103,7 @@ class DistributionWatch(Stored):
     >>> rng = np.random.default_rng(0)
     >>> rows = rng.normal(size=(2000, 2)) + [[0.0, 2.0 * (row >= 1500)] for row in range(2000)]
     >>> next(row for row, x in enumerate(rows) if watch.update(row, x) is Status.DRIFT)
-    1615
+    1543
     >>> watch.surest()
     (1, 1496)
     """
@@ -112,7 +122,7 @@ class DistributionWatch(Stored):
         self._columns, self.expected = columns, float(expected)
         self._threshold = expected / BLOCK
         self._sums = np.zeros((columns, 3))
-        self._usual = np.zeros((columns, 2, USUAL))
+        self._usual = np.zeros((columns, 2, 3, USUAL))
         shape = (columns, 2, 2, len(SHIFTS))
         self._won, self._climb = np.zeros(shape), np.zeros(shape)
         self._since = np.zeros(shape, np.int64)

@@ -30,6 +30,7 @@ ALONE = ("ratio",)
 #: keep to their distributions, what the mixture is confident of does not. At the default threshold
 #: the errors of a model on a stream without a change are that sure less than once in 10^7 rows.
 TWICE = (1.4, 2.0, 1.6)
+EVERY = 2  # rows of which one is looked at without its label
 SURE = 100.0  # won by a feature: it has moved
 FEATURES, PREDICTIONS = "features", "predictions"
 NAN = math.nan
@@ -53,7 +54,15 @@ class Watch:
     (500, 'error')
     """
 
-    __slots__ = ("_bank", "_distribution", "_features", "_names", "_signals", "expected")
+    __slots__ = (
+        "_bank",
+        "_distribution",
+        "_features",
+        "_names",
+        "_signals",
+        "_skipped",
+        "expected",
+    )
     name = "bank"
 
     def __init__(self, signal: str, expected: float = EXPECTED) -> None:
@@ -66,7 +75,7 @@ class Watch:
         bounds = [kind().bounds for _, kind in voters]
         self._bank = VotingBank(bounds, expected, TWICE, alone=signal in ALONE)
         self._distribution: DistributionWatch | None = None
-        self._features = 0
+        self._features = self._skipped = 0
 
     def update(
         self, row: int, value: float, more: Sequence[float] = (), *, late: bool = False
@@ -83,16 +92,21 @@ class Watch:
     def look(
         self, row: int, features: Floats, predictions: Floats, *, late: bool = False
     ) -> Status:
-        """Take a row whose label is not known yet: features ``(D,)`` and predictions ``(O,)``.
+        """Take a row whose label is not known yet: features ``(D,)`` and predictions ``(O,)``. One
+        in ``EVERY`` is looked at.
 
         ``DRIFT`` is said only while labels are ``late``: features may move and the learner be none
         the worse, and where they are now is usual from then on. Another number of predictions
         makes them new ones.
         """
+        self._skipped += 1
+        if self._skipped < EVERY:
+            return Status.STABLE
+        self._skipped = 0
         columns = len(features) + len(predictions)
         watch = self._distribution
         if watch is None or watch.columns != columns:
-            watch = self._distribution = DistributionWatch(columns, 2.0 * self.expected)
+            watch = self._distribution = DistributionWatch(columns, 2.0 / EVERY * self.expected)
             self._features = len(features)
         found = watch.update(row, np.concatenate((features, predictions)))
         if found is Status.DRIFT and not late:

@@ -4,7 +4,8 @@ On a stream of losses (``scenarios.losses``) a job's model is a detector: ``NAME
 settings, ``NAME@ROWS`` calibrated to so many rows between two false alarms by the first 500
 losses, or a dummy: ``every@ROWS`` raises an alarm every so many rows, ``at_random`` as often as
 there are drifts, ``never`` none. All of them look from the 500th row on. On any other stream it is
-a model, which brings its own detectors. On ``keys`` a detector is stacked over many keys.
+a model, which brings its own detectors. On ``keys`` a detector is stacked over many keys, and on
+``bank`` the default bank is timed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from drift import (
     make_detector,
     never,
 )
-from scenarios import many_keys
+from scenarios import bank_cost, many_keys
 from scenarios.bench.jobs import Outcome, run_stream
 from scenarios.bench.suite import Job
 from scenarios.losses import STREAMS, Floats, LossStream, losses
@@ -56,6 +57,10 @@ class Detecting:
             rows = many_keys.KEYS * (job.rows or many_keys.ROWS)
             facts = f"{many_keys.KEYS:,} keys, one call a row"
             return Card(job.stream, "regression", rows, (), facts, "", "scenarios.many_keys", rows)
+        if job.stream == bank_cost.STREAM:
+            rows = job.rows or bank_cost.ROWS
+            facts = f"the default detectors on {bank_cost.BANKS[job.model]}"
+            return Card(job.stream, "regression", rows, (), facts, "", "scenarios.bank_cost", rows)
         if job.stream not in STREAMS:
             return _stream(job).card
         stream = losses(job.stream, job.rows, job.seed)
@@ -71,12 +76,12 @@ class Detecting:
         Raises:
             UsageError: no such detector or model, or one that does not fit the stream.
         """
-        if job.stream not in (*STREAMS, many_keys.STREAM):
+        if job.stream not in (*STREAMS, many_keys.STREAM, bank_cost.STREAM):
             card = self.card(job)
             build(at_drift(job.model, card), task=card.task, seed=job.seed, chunk=job.chunk)
             return
         name, _ = named(job.model)
-        if name not in DUMMIES:
+        if name not in (*DUMMIES, *bank_cost.BANKS):
             made(name, "error", job.seed)
         if not fits(job.stream, job.model):
             raise UsageError(f"{job.model!r} cannot be asked of {job.stream}")
@@ -86,6 +91,9 @@ class Detecting:
         card = self.card(job)
         if job.stream == many_keys.STREAM:
             timed = many_keys.measure(job.model, rows=job.rows or many_keys.ROWS, seed=job.seed)
+            return Outcome(job, card, Result(job.model, job.seed, 1, "regression", timed))
+        if job.stream == bank_cost.STREAM:
+            timed = bank_cost.measure(job.model, job.rows or bank_cost.ROWS, job.seed)
             return Outcome(job, card, Result(job.model, job.seed, 1, "regression", timed))
         if job.stream not in STREAMS:
             return Outcome(job, card, run_stream(job, _stream(job), progress, card))
@@ -258,6 +266,8 @@ def fits(stream: str, model: str) -> bool:
         UsageError: a detector that does not exist.
     """
     name, _ = named(model)
+    if stream == bank_cost.STREAM or model in bank_cost.BANKS:
+        return stream == bank_cost.STREAM and model in bank_cost.BANKS
     if stream == many_keys.STREAM:
         return many_keys.stacks(model)
     detects = name in (*DETECTORS, *DUMMIES) or "(" in name

@@ -177,6 +177,18 @@ class Metrics:
             "drift_detections", "Alarms.", ["detector", "signal", "severity"]
         )
         self._drift_time = self._gauge("last_drift_timestamp_seconds", "When the last alarm was.")
+        self._drift_votes = self._gauge(
+            "drift_evidence_nats", "Evidence of a signal at the last alarm.", ["signal"]
+        )
+        self._drift_width = self._gauge(
+            "drift_width_rows", "Rows that the last change had taken; 0 at once."
+        )
+        self._drift_moved = self._gauge(
+            "drift_features_moved", "Features that moved at the last alarm, at most 5."
+        )
+        self._lookups = self._counter(
+            "concept_lookups", "Alarms by whether a past context is back.", ["outcome"]
+        )
         self._segments_total = self._counter("segments", "Segments begun.")
         self._adaptations = self._counter(
             "adaptations", "Challengers adapted from meta-parameters.", ["trigger", "outcome"]
@@ -265,6 +277,14 @@ class Metrics:
     def _drift(self, output: DriftDetected) -> None:
         self._drifts.labels(output.detector, output.signal, "alarm").inc()
         self._drift_time.set(self._wall())
+        told = output.explanation
+        if told is None:
+            return
+        for signal, vote in told.votes.items():
+            self._drift_votes.labels(signal).set(vote)
+        self._drift_width.set(told.width)
+        self._drift_moved.set(len(told.moved))
+        self._lookups.labels(told.context or "unknown").inc()
 
     def _adapted(self, output: Adapted) -> None:
         better = output.loss_after < output.loss_before

@@ -100,20 +100,10 @@ class References:
 
     def judge(self, key: int, raw: Floats, truth: float, scaled: Floats) -> float:
         """The loss of the reference on a row ``raw (D,)``; ``nan`` while there is none."""
-        age, classes, centre, scale = self.about[key].tolist()
-        if not age:
-            return math.nan
-        out = np.empty(1)
-        kernels.frozen_losses(
+        loss: float = kernels.judge_frozen(
             self.theta[key], self.sizes, raw[None], scaled, self.means[key], self.spreads[key],
-            CLIP, centre, scale, np.array([truth]), int(classes), self.task, out,
+            CLIP, self.about[key], truth, self.task, self.loss[key],
         )  # fmt: skip
-        loss, sums = float(out[0]), self.loss[key]
-        if math.isfinite(loss):
-            sums[0] += 1.0
-            gap = loss - sums[1]
-            sums[1] += gap / sums[0]
-            sums[2] += gap * (loss - sums[1])
         return loss
 
     def close(self, key: int, segment: int, like: int | None) -> None:

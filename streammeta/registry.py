@@ -60,6 +60,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "online_sgd": ("streammeta.experts.online_sgd:OnlineSGD", "one network, one fixed rate"),
     },
     "detectors": {
+        "bank": ("drift.watch:Watch", "signals that vote with evidence; the default"),
         "adwin": ("drift.river_detectors:Adwin", "adaptive window, mean of errors or losses"),
         "page_hinkley": ("drift.river_detectors:PageHinkley", "cumulated excess over the mean"),
         "kswin": ("drift.river_detectors:Kswin", "Kolmogorov-Smirnov on a window (slow)"),
@@ -72,6 +73,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "ewma": ("drift.charts:Ewma", "weighted mean in its deviations above the mean"),
         "shewhart": ("drift.charts:Shewhart", "means of groups of rows"),
         "sprt": ("drift.charts:Sprt", "likelihood ratio of a higher mean, over and over"),
+        "evidence": ("drift.bank:Evidence", "what betting on a higher mean would have won"),
         "bocpd": ("drift.run_lengths:Bocpd", "posterior of the run length (slow)"),
     },
     "sources": {

@@ -71,10 +71,10 @@ def losses(
         gap = float(label) - (asked.centre + asked.scale * float(steady[0]))
         first, second = abs(gap), gap
     else:
-        shown = steady.tolist()
-        best = int(steady.argmax())
-        first = float(best != int(target) or not any(shown))
-        second = half_brier(shown, int(target))
+        shown, truth = steady.tolist(), int(target)
+        likeliest = max(shown)
+        first = float(likeliest <= 0.0 or shown.index(likeliest) != truth)
+        second = half_brier(shown, truth)
     if not state.segmenters[asked.key].looks:
         return first, ()
     return first, (second, state.references.judge(asked.key, asked.raw, target, state.scaled))

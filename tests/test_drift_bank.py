@@ -231,29 +231,29 @@ def test_features_raise_an_alarm_only_while_labels_are_late() -> None:
         assert all(1200 < alarm.row < 1400 and alarm.votes["features"] > 5 for alarm in found)
 
 
-@given(cut=st.integers(0, 900))
+@given(cut=st.integers(0, 1100))
 @settings(max_examples=15, deadline=None)
 def test_a_bank_goes_on_after_a_restart_as_if_nothing_had_happened(cut: int) -> None:
     rng = np.random.default_rng(9)
-    x = rng.normal(size=(900, 3)) + np.where(np.arange(900) < 500, 0.0, 4.0)[:, None]
-    values = votes_of_a_classifier(rng, 900, 0.1)
-    values[800:] = 1.0
+    x = rng.normal(size=(1100, 3)) + np.where(np.arange(1100) < 700, 0.0, 4.0)[:, None]
+    values = votes_of_a_classifier(rng, 1100, 0.1)
+    values[1050:] = 1.0
 
     def run(segmenter: Segmenter, rows: range) -> list[Any]:
         found: list[Any] = []
         for row in rows:
-            found.append(segmenter.look(row, x[row, :2], x[row, 2:], late=row < 700))
+            found.append(segmenter.look(row, x[row, :2], x[row, 2:], late=row < 980))
             error, *more = values[row].tolist()
-            found.append(segmenter.update(row, error, more, late=row < 700))
+            found.append(segmenter.update(row, error, more, late=row < 980))
         return [alarm for alarm in found if alarm is not None]
 
     whole, before, after = (Segmenter(["bank"]) for _ in range(3))
-    expected = run(whole, range(900))
+    expected = run(whole, range(1100))
     without_labels = [alarm.signal in ("features", "predictions") for alarm in expected]
     assert without_labels == [True, False]
     alarms = run(before, range(cut))
     after.load(before.state())
-    assert alarms + run(after, range(cut, 900)) == expected
+    assert alarms + run(after, range(cut, 1100)) == expected
     assert after.state() == whole.state()
 
 

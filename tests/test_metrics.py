@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from drift import Explanation, Moved
 from streammeta.errors import UsageError
 from streammeta.events import (
     Adapted,
@@ -22,6 +23,9 @@ from streammeta.events import (
     TaskClosed,
 )
 from streammeta.metrics import Metrics, MetricsServer
+
+MOVED = Moved("temp", 2.0, (0.0, 1.0, 2.0), (2.0, 3.0, 4.0))
+EXPLAINED = Explanation({"brier": 12.5}, (MOVED,), (100, 60), "gradual", 48, "known", 0)
 
 
 class FakeStatistics(NamedTuple):
@@ -51,6 +55,7 @@ def test_a_run_is_counted_under_the_agreed_names():
     metrics.record([
         ask(0, None), tell(0, "a", "b"), ask(1, "b"), tell(1, "b", "b"), ask(2, "b"),
         DriftDetected("", 2, 1, 1, "adwin", "error"),
+        DriftDetected("", 3, 1, 2, "bank", "brier", EXPLAINED),
         TaskClosed("", 2, 0, 32),
         Adapted("", 2, 1, "challenger@2", "drift", 16, 0.9, 0.4),
         MetaUpdated(2, 1, 16, 0.5, 1.5, 0, "maml"),
@@ -80,6 +85,11 @@ def test_a_run_is_counted_under_the_agreed_names():
         ("prequential_accuracy_ratio", "window:rolling"): 0.5,
         ("baseline_loss", "baseline:no_change"): 0,
         ("drift_detections_total", "detector:adwin", "signal:error", "severity:alarm"): 1,
+        ("drift_detections_total", "detector:bank", "signal:brier", "severity:alarm"): 1,
+        ("drift_evidence_nats", "signal:brier"): 12.5,
+        ("drift_width_rows",): 48,
+        ("drift_features_moved",): 1,
+        ("concept_lookups_total", "outcome:known"): 1,
         ("last_drift_timestamp_seconds",): 1234,
         ("segments_total",): 2,
         ("adaptations_total", "trigger:drift", "outcome:better"): 1,

@@ -7,7 +7,7 @@ from typing import Any
 
 from drift import DETECTORS as ALL
 from drift import evaluate
-from scenarios import many_keys
+from scenarios import bank_cost, many_keys
 from scenarios.bench import Book, Gate, Outcome, Record, Suite, Summary
 from scenarios.bench.tables import signed
 from scenarios.detecting import DUMMIES, MAX_DELAY, STILL, WARM_UP, fits, named
@@ -19,13 +19,16 @@ EXPECTED = 100_000
 SLOW = tuple(name for name, kind in ALL.items() if getattr(kind, "slow", False))
 DETECTORS = tuple(name for name in ALL if name not in SLOW)
 CALIBRATED = tuple(
-    f"{name}@{EXPECTED}" for name in ("page_hinkley", "hddm_a", "cusum", "ewma", "shewhart", "sprt")
+    f"{name}@{EXPECTED}"
+    for name in ("page_hinkley", "hddm_a", "cusum", "ewma", "shewhart", "sprt", "evidence")
 )
-HELD = ("cusum", "ewma", "shewhart", "sprt")  # to what they were calibrated to
+HELD = ("cusum", "ewma", "shewhart", "sprt", "evidence")  # to what they were calibrated to
 FACTOR, ENOUGH = 2.0, 30  # and the alarms that have to be expected before it is judged
 BESIDE_RIVER, FASTER = ("page_hinkley", "ddm", "hddm_a"), 20.0  # than a loop over River's
 #: Streams of data: mean delay at most, from the start of a drift or from its centre.
 DELAYS = {"open:sine1": 100, "open:mixed": 100, "open:circles": 400}
+COST = 15.0  # us that the default detectors take for an event, at most
+WITHOUT_DATA = (*STREAMS, many_keys.STREAM, bank_cost.STREAM)
 STILL_ALARMS = 3  # at most, of 10 % noise
 OTHERS = ("open:elec2", "open:weather", "open:sea", "open:interchanging_rbf")
 ROWS_PER_FALSE_ALARM = 50_000
@@ -52,7 +55,7 @@ def leaves_out(stream: str, model: str) -> bool:
 
 def extra(outcome: Outcome) -> dict[str, Any]:
     """Alarms of a model within ``MAX_DELAY``, from the start and from the centre of each drift."""
-    if outcome.job.stream in (*STREAMS, many_keys.STREAM):
+    if outcome.job.stream in WITHOUT_DATA:
         return {}
     card, result = outcome.card, outcome.result
     rows = len(result.keys)
@@ -79,12 +82,14 @@ def summarise(book: Book) -> list[Summary]:
     """Losses with drifts, losses without, streams of data, and the value of the reaction."""
     tables = [_judged(book, s) for s in book.streams if s in DRIFTING]
     still = [s for s in book.streams if s in STATIONARY]
-    data = [s for s in book.streams if s not in (*STREAMS, many_keys.STREAM)]
+    data = [s for s in book.streams if s not in WITHOUT_DATA]
     stacked = book.of(stream=many_keys.STREAM)
+    cost = book.of(stream=bank_cost.STREAM)
     return [
         *tables,
         *([_between(book, still)] if still else []),
         *([_stacked(stacked)] if stacked else []),
+        *([_cost(cost)] if cost else []),
         *([_ours(book, data), _reaction(book, data)] if data else []),
     ]
 
@@ -145,6 +150,15 @@ def _stacked(runs: Sequence[Record]) -> Summary:
     return Summary(f"{many_keys.KEYS:,} keys: a loop over detectors, and one call", head, rows)
 
 
+def _cost(runs: Sequence[Record]) -> Summary:
+    rows = [
+        [run.model, bank_cost.BANKS[run.model], f"{run.rows:,}", _number(run, "us_per_event", 1)]
+        for run in runs
+    ]
+    title = "what the default detectors cost"
+    return Summary(title, ["detectors", "scenario", "events", "us/event"], rows)
+
+
 def _ours(book: Book, streams: Sequence[str]) -> Summary:
     rows = []
     for stream in streams:
@@ -192,6 +206,10 @@ def gates(book: Book) -> list[Gate]:
         text = f"{run.model}, {many_keys.KEYS:,} keys: the same alarms {speedup:.0f} times faster"
         fast = speedup >= FASTER or run.model not in BESIDE_RIVER
         found.append(Gate(text, same and fast))
+    for run in book.of(stream=bank_cost.STREAM):
+        micros = run.metric["us_per_event"] or float("inf")
+        text = f"{run.model}: {micros:.1f} us for each event, at most {COST:.0f}"
+        found.append(Gate(text, micros <= COST))
     for stream in ("errors", "residuals"):
         for name in HELD:
             for run in book.of(stream=stream, model=f"{name}@{EXPECTED}"):
@@ -222,8 +240,18 @@ SUITE = Suite(
     name="detectors",
     summary="drift detectors: found, false, delays, cost, and what the reaction is worth",
     minutes=30,
-    streams=(*DRIFTING, *STATIONARY, many_keys.STREAM, *DELAYS, STILL, *OTHERS),
-    models=(OURS, DEAF, *DETECTORS, *SLOW, *CALIBRATED, "every@100", "at_random", "never"),
+    streams=(*DRIFTING, *STATIONARY, many_keys.STREAM, bank_cost.STREAM, *DELAYS, STILL, *OTHERS),
+    models=(
+        OURS,
+        DEAF,
+        *DETECTORS,
+        *SLOW,
+        *CALIBRATED,
+        *bank_cost.BANKS,
+        "every@100",
+        "at_random",
+        "never",
+    ),
     seeds=(0,),
     quick_rows=4_000,
     protocol="detecting",

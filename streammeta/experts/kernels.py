@@ -465,3 +465,26 @@ def frozen_losses(
         if 0 <= truth < n_classes:
             total -= 2.0 * p[truth]
         out[r] = min(max(0.5 * total, 0.0), 1.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def judge_frozen(
+    theta: F32, sizes: I64, raw: F64, scaled: F64, mean: F64, var: F64, clip: float, about: F64,
+    truth: float, task: int, sums: F64,
+) -> float:  # fmt: skip
+    """The loss of one network on a raw row ``(1, D)``, as ``frozen_losses``, counted in ``sums``
+    (rows, mean, sum of squared distances); ``about``: its age (0: there is none), classes, centre
+    and scale."""
+    if about[0] == 0.0:
+        return np.nan
+    out = np.empty(1)
+    truths = np.full(1, truth)
+    frozen_losses(theta, sizes, raw, scaled, mean, var, clip, about[2], about[3], truths,
+                  int(about[1]), task, out)  # fmt: skip
+    loss = out[0]
+    if np.isfinite(loss):
+        sums[0] += 1.0
+        gap = loss - sums[1]
+        sums[1] += gap / sums[0]
+        sums[2] += gap * (loss - sums[1])
+    return float(loss)
