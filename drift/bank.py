@@ -182,6 +182,11 @@ class VotingBank(Stored):
             like._threshold, like._twice, like.alone,
         ))  # fmt: skip
 
+    @property
+    def suspects(self) -> bool:
+        """Whether any signal is nearly sure of a change."""
+        return bool(math.log(max(self.votes.max(), 1.0)) > self._warning)
+
     def onset(self) -> int:
         """The likeliest row for the change to have begun at, by the surest signal."""
         best = int(self.votes.argmax())

@@ -335,6 +335,11 @@ class Segmenter:
             return None
         return self._by_bank(row, *self._watch.moved())
 
+    @property
+    def suspects(self) -> bool:
+        """Whether any signal of the bank is nearly sure of a change, though it may be outvoted."""
+        return self._watch is not None and self._watch.suspects
+
     def renew_reference(self) -> None:
         """The reference that the bank hears of is another one from now on."""
         if self._watch is not None:

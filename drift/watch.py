@@ -119,6 +119,11 @@ class Watch:
         """The signal with the most evidence of those that read labels."""
         return self._names[int(self._bank.votes.argmax())]
 
+    @property
+    def suspects(self) -> bool:
+        """Whether any signal that reads labels is nearly sure of a change."""
+        return self._bank.suspects
+
     def onset(self) -> int:
         """Where the change began by that signal."""
         return self._bank.onset()

@@ -26,9 +26,10 @@ FIRST = 64
 JUDGED = 16
 #: Past contexts that are kept for each key.
 CONTEXTS = 12
-#: Rows of a new segment before it can be said to be like a past one, and by how many standard
-#: errors their loss may be above what that context was used to.
-ENOUGH, ERRORS = 3, 2.0
+#: Rows of a new segment before it can be said to be like a past one, by how many standard errors
+#: their loss may be above what that context was used to, and at most how much it may be of what it
+#: is by the reference of the segment that has just ended: a poor context is at home nowhere.
+ENOUGH, ERRORS, SHARE = 3, 2.0, 0.33
 
 
 class Context(NamedTuple):
@@ -109,37 +110,45 @@ class References:
     def close(self, key: int, segment: int, like: int | None) -> None:
         """The segment has ended: its reference becomes a context, in the place of the one that it
         was ``like``, or of the oldest where there are too many."""
-        age, classes, centre, scale = self.about[key].tolist()
-        rows, mean, squares = self.loss[key].tolist()
+        made, age = self._context(key, segment), self.about[key, 0]
         self.about[key] = self.loss[key] = 0.0
-        if not age or rows < JUDGED:
+        if not age or made.loss[0] < JUDGED:
             return
         kept = [c for c in self.contexts.get(key, []) if c.segment != like]
-        theta, means, spreads = (a[key].copy() for a in (self.theta, self.means, self.spreads))
-        made = Context(
-            segment, theta, means, spreads, (centre, scale), int(classes),
-            (rows, mean, squares / rows),
-        )  # fmt: skip
         self.contexts[key] = [*kept, made][-CONTEXTS:]
 
     def known(self, key: int, raw: Floats, truths: Floats, scaled: Floats) -> int | None:
         """The segment whose context does on rows ``raw (n, D)``, ``truths (n,)`` as well as it was
-        used to, the best of several; -1 where none does, ``None`` where rows are too few to say."""
-        if len(truths) < ENOUGH:
+        used to, the best of several; -1 where none does, ``None`` where rows are too few to say or
+        the segment that ends has no reference to compare with."""
+        if len(truths) < ENOUGH or not self.about[key, 0]:
             return None
-        found, best = -1, math.inf
-        out = np.empty(len(truths))
+        ended = self._context(key, -1)
+        found, best = -1, SHARE * self._loss(ended, raw, truths, scaled)
         for context in self.contexts.get(key, ()):
-            kernels.frozen_losses(
-                context.theta, self.sizes, raw, scaled, context.means, context.spreads, CLIP,
-                *context.units, truths, context.classes, self.task, out,
-            )  # fmt: skip
             _, mean, variance = context.loss
             allowed = mean + ERRORS * math.sqrt(variance / len(truths))
-            loss = float(out.mean())
+            loss = self._loss(context, raw, truths, scaled)
             if loss <= allowed and loss < best:
                 found, best = context.segment, loss
         return found
+
+    def _loss(self, context: Context, raw: Floats, truths: Floats, scaled: Floats) -> float:
+        """Its mean loss on rows ``raw (n, D)``."""
+        out = np.empty(len(truths))
+        kernels.frozen_losses(
+            context.theta, self.sizes, raw, scaled, context.means, context.spreads, CLIP,
+            *context.units, truths, context.classes, self.task, out,
+        )  # fmt: skip
+        return float(out.mean())
+
+    def _context(self, key: int, segment: int) -> Context:
+        """The reference of a key as the context of ``segment``."""
+        _, classes, centre, scale = self.about[key].tolist()
+        rows, mean, squares = self.loss[key].tolist()
+        theta, means, spreads = (a[key].copy() for a in (self.theta, self.means, self.spreads))
+        told = rows, mean, squares / max(rows, 1.0)
+        return Context(segment, theta, means, spreads, (centre, scale), int(classes), told)
 
     # -- snapshots ---------------------------------------------------------------------------
 

@@ -84,7 +84,7 @@ def freeze(state: State, key: int) -> None:
     """Freeze the best network of a segment that has doubled its length as the reference."""
     age, references = int(state.segment_labels[key]), state.references
     segmenter = state.segmenters[key]
-    if not references.due(key, age) or not segmenter.looks or segmenter.in_warning:
+    if not references.due(key, age) or not segmenter.looks or segmenter.suspects:
         return  # while a change is suspected the old reference is the witness
     bank = state.bank
     weights = np.where(bank.live[key], state.log_weights[key, : len(bank.rates)], -math.inf)

@@ -43,6 +43,11 @@ is calibrated to so many rows between two false alarms by the first {WARM_UP} lo
 nobody. Dummies: `every@100` raises an alarm every 100 rows, `at_random` as often as there are
 drifts, `never` none.
 
+The default detectors are a bank of signals (`drift.bank`); its threshold is the rows between two
+false alarms, whatever the losses. What it costs is timed on events that a default model has learned
+from: features and predictions looked at, the losses of the mixture and of a frozen reference taken
+and voted on.
+
 Reaction value: the score of the default model less that of the same model deaf to its alarms.
 """
 
