@@ -65,7 +65,7 @@ def _update(
                 votes[c] = sides.mean()
             if votes[c] < 1.0 or math.log(votes[c]) < warning:  # else it may be of another world
                 learn_usual(usual[c], value)
-        voters += usual[c, N] > MIN_ROWS
+        voters += usual[c, N] >= MIN_ROWS
     if voters == 0:
         return _STABLE
     alarm, warn = 0, 0

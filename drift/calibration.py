@@ -7,9 +7,9 @@ other does not. Losses that follow each other up and down raise more alarms.
 
 Detectors that compare a statistic with a threshold are calibrated by the highest values that the
 statistic takes (with a hazard of 1 / expected per row, a threshold is not exceeded in T rows with
-probability exp(-T / expected)) and then by counting their alarms. All others are run at looser
-settings, where alarms are not so rare, and the logarithm of the rows between two of them is carried
-on along a straight line.
+probability exp(-T / expected)) and then by counting their alarms. ``Evidence`` has its threshold
+from those rows themselves. All others are run at looser settings, where alarms are not so rare, and
+the logarithm of the rows between two of them is carried on along a straight line.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from drift.bank import Evidence
 from drift.detector import Detector, Status
 from drift.registry import make_detector
 from drift.stacked import count_alarms, highest, stackable
@@ -78,6 +79,8 @@ def calibrated(
     like = make_detector(detector, signal, seed) if isinstance(detector, str) else detector
     if not isinstance(like, Adjustable):
         raise TypeError(f"{like.name!r} cannot be calibrated: it has no at(level)")
+    if isinstance(like, Evidence):
+        return like.at(math.log(expected))
     if not stackable(like):
         return like.at(_searched(like, sample, expected, seed))
     return like.at(_counted(like, sample, expected, seed))
