@@ -134,8 +134,10 @@ def half_brier(probabilities: Sequence[float], truth: int) -> float:
     (0.0, 0.25, 1.0)
     """
     total = 1.0
-    for index, p in enumerate(probabilities):
-        total += p * p - (2.0 * p if index == truth else 0.0)
+    for p in probabilities:
+        total += p * p
+    if 0 <= truth < len(probabilities):
+        total -= 2.0 * probabilities[truth]
     return min(max(0.5 * total, 0.0), 1.0)
 
 

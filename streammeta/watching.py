@@ -71,7 +71,7 @@ def losses(
         gap = float(label) - (asked.centre + asked.scale * float(steady[0]))
         first, second = abs(gap), gap
     else:
-        shown, truth = steady.tolist(), int(target)
+        shown, truth = steady[: max(1, state.n_classes)].tolist(), int(target)
         likeliest = max(shown)
         first = float(likeliest <= 0.0 or shown.index(likeliest) != truth)
         second = half_brier(shown, truth)
