@@ -21,13 +21,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.bank import Evidence
+from drift.bank import EXPECTED, Evidence
 from drift.detector import Detector, Status
 from drift.registry import make_detector
 from drift.stacked import count_alarms, highest, stackable
 
 Floats = NDArray[np.float64]
-EXPECTED = 100_000  # rows between two false alarms
 LEAST, MOST = 100, 1_000_000  # of them
 FEWEST = 30  # losses to calibrate by
 ROWS = 20_000  # of a series of draws, at most

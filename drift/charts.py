@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, TypeVar
 
-from drift.detector import WARN, Input, Status
+from drift.detector import WARN, Input, Status, finite
 
 MIN_ROWS = 30  # of a segment before its mean and deviation are trusted
 MEMORY = 2_000  # rows: the mean and the deviation forget at one over this
@@ -75,9 +75,7 @@ class Chart(ABC):
         Raises:
             ValueError: it is not finite.
         """
-        value = float(value)
-        if not -math.inf < value < math.inf:
-            raise ValueError(f"{self.name}: a loss is {value}; expected a finite number")
+        value = finite(self.name, value)
         n, mean = self._n, self._mean
         if n >= MIN_ROWS:
             self._test(value, mean, math.sqrt((self._squares + self.spread**2) / (n + 1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import Literal, Protocol, runtime_checkable
 
@@ -48,3 +49,15 @@ class Detector(Protocol):
 
     def reset(self) -> None:
         """Forget everything, as if just made."""
+
+
+def finite(name: str, value: float) -> float:
+    """The loss as a float.
+
+    Raises:
+        ValueError: it is not finite; ``name`` is the detector that was shown it.
+    """
+    value = float(value)
+    if not -math.inf < value < math.inf:
+        raise ValueError(f"{name}: a loss is {value}; expected a finite number")
+    return value

@@ -109,8 +109,8 @@ class DistributionWatch(Stored):
     """
 
     __slots__ = (
-        "_climb", "_columns", "_first", "_rows", "_since", "_sums", "_threshold", "_usual",
-        "_votes", "_won", "expected",
+        "_climb", "_first", "_rows", "_since", "_sums", "_threshold", "_usual",
+        "_votes", "_won",
     )  # fmt: skip
     name = "distribution"
 
@@ -119,7 +119,6 @@ class DistributionWatch(Stored):
             raise ValueError("expected at least one column")
         if not expected >= 1:
             raise ValueError(f"expected is {expected}; expected at least 1 row")
-        self._columns, self.expected = columns, float(expected)
         self._threshold = expected / BLOCK
         self._sums = np.zeros((columns, 3))
         self._usual = np.zeros((columns, 2, 3, USUAL))
@@ -132,7 +131,7 @@ class DistributionWatch(Stored):
     @property
     def columns(self) -> int:
         """How many there are."""
-        return self._columns
+        return len(self._votes)
 
     @property
     def votes(self) -> Floats:
@@ -160,16 +159,12 @@ class DistributionWatch(Stored):
     def surest(self, of: slice = slice(None)) -> tuple[int, int]:
         """The column with the most evidence ``of`` those, and the first row of the block in which
         its change is likeliest to have begun."""
-        columns = np.arange(self._columns)[of]
+        columns = np.arange(self.columns)[of]
         column = int(columns[self._votes[columns].max(1).argmax()])
         return column, best_since(self._climb[column], self._since[column])
 
-    def renew(self, columns: slice) -> None:
-        """These columns are others from now on: forget what was usual of them."""
-        for array in (self._sums, self._usual, self._won, self._climb, self._since, self._votes):
-            array[columns] = 0
-
     def reset(self) -> None:
         """Forget everything, as if just made."""
-        self.renew(slice(None))
+        for array in (self._sums, self._usual, self._won, self._climb, self._since, self._votes):
+            array[...] = 0
         self._rows = 0

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.detector import Input, Status
+from drift.detector import Input, Status, finite
 
 Floats = NDArray[np.float64]
 MOST_RUNS = 200  # that are kept: the likeliest
@@ -88,9 +88,7 @@ class Bocpd:
         Raises:
             ValueError: it is not finite.
         """
-        value = float(value)
-        if not -math.inf < value < math.inf:
-            raise ValueError(f"bocpd: a loss is {value}; expected a finite number")
+        value = finite(self.name, value)
         grown = self._weight + self._predictive(value) + math.log1p(-self.hazard)
         fresh = np.logaddexp.reduce(grown) + math.log(self.hazard) - math.log1p(-self.hazard)
         self._learn(value)

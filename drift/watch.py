@@ -27,8 +27,7 @@ VOTERS: dict[str, tuple[tuple[str, type[Signal]], ...]] = {
 #: Where one vote is enough: no voter is there that calls out again and again.
 ALONE = ("ratio",)
 #: How many times surer than for one vote each has to be for two: an error and a frozen reference
-#: keep to their distributions, what the mixture is confident of does not. At the default threshold
-#: the errors of a model on a stream without a change are that sure less than once in 10^7 rows.
+#: keep to their distributions, what the mixture is confident of does not.
 TWICE = (1.4, 2.0, 1.6)
 EVERY = 2  # rows of which one is looked at without its label
 SURE = 100.0  # won by a feature: it has moved
@@ -44,7 +43,7 @@ class Watch:
         expected: rows between two false alarms of all of it.
 
     Raises:
-        ValueError: no such signal, or ``expected`` < 1.
+        ValueError: no such signal, or ``expected`` not above 0.
 
     >>> watch = Watch("error")
     >>> errors = [float(row % 10 == 0 or row > 500) for row in range(600)]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from drift import Explanation
+if TYPE_CHECKING:
+    from drift import Explanation
 
 Value = float | int | bool | str | None
 Label = float | int | bool | str
