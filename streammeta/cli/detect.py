@@ -37,7 +37,8 @@ def detect(
         None, help="Column to predict; without it features alone are watched.", show_default=False
     ),
     detector: list[str] = typer.Option(
-        [], help="Again and again, or comma-separated; with --target. By default the bank, of numbers page_hinkley as well.",
+        [], help="Again and again, or comma-separated; with --target. By default the bank, of "
+        "numbers page_hinkley as well.",
         show_default=False,
     ),
     every: float = typer.Option(
