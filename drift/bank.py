@@ -43,37 +43,49 @@ _STATUSES = tuple(Status)
 _STABLE, _WARNING, _DRIFT = int(Status.STABLE), int(Status.WARNING), int(Status.DRIFT)
 
 
+#: Columns of a bank's table, a row for each signal: its newest value, the ends of its range, how
+#: many times surer it has to be for two votes, its evidence, and what ``drift.evidence`` keeps.
+VALUE, LEAST, MOST, TWICE, VOTE = range(5)
+SIDES, BETS = 2, 2 * len(SHIFTS)
+_USUAL = slice(5, 5 + USUAL)
+_WON, _CLIMB, _SINCE = (
+    slice(_USUAL.stop + i * BETS, _USUAL.stop + (i + 1) * BETS) for i in range(3)
+)
+COLUMNS = _SINCE.stop
+
+
 @njit(cache=True, error_model="numpy")
-def _update(
-    values: Floats, least: Floats, most: Floats, usual: Floats, won: Floats, climb: Floats,
-    since: NDArray[np.int64], votes: Floats, kept: NDArray[np.float32], rows: NDArray[np.int64],
-    seen: NDArray[np.int64], row: int, threshold: float, warning: float, twice: Floats, alone: bool,
+def update_bank(
+    table: Floats, kept: NDArray[np.float32], rows: NDArray[np.int64], row: int, threshold: float,
+    warning: float, alone: bool,
 ) -> int:  # fmt: skip
-    slot = seen[0] % rows.shape[0]
+    """Take the ``table[:, VALUE]`` of ``row``: a ``Status``. ``table (C, COLUMNS)``; the newest
+    values ``kept (KEPT, C)`` and their ``rows (KEPT + 1,)``, the last: how many were taken."""
+    slot = rows[KEPT] % KEPT
     rows[slot] = row
-    seen[0] += 1
-    voters = 0
-    for c in range(len(values)):
-        kept[slot, c] = values[c]
-        value = values[c]
-        if not np.isnan(value):
-            value = min(max(value, least[c]), most[c])
-            if usual[c, N] >= MIN_ROWS:
-                longer = times_longer(usual[c])
-                sides = won[c] if least[c] < 0.0 else won[c, :1]
-                bet(usual[c], sides, climb[c], since[c], value, least[c], most[c], row,
-                    usual_deviation(usual[c]), longer)  # fmt: skip
-                votes[c] = sides.mean()
-            if votes[c] < 1.0 or math.log(votes[c]) < warning:  # else it may be of another world
-                learn_usual(usual[c], value)
-        voters += usual[c, N] >= MIN_ROWS
+    rows[KEPT] += 1
+    voters, alarm, warn = 0, 0, 0
+    for c in range(len(table)):
+        own = table[c]
+        kept[slot, c] = own[VALUE]
+        usual, sure = own[_USUAL], math.log(max(own[VOTE], 1.0))
+        if not np.isnan(own[VALUE]):
+            value = min(max(own[VALUE], own[LEAST]), own[MOST])
+            if usual[N] >= MIN_ROWS:
+                won = own[_WON].reshape(SIDES, len(SHIFTS))
+                sides = won if own[LEAST] < 0.0 else won[:1]
+                bet(usual, sides, own[_CLIMB].reshape(SIDES, len(SHIFTS)),
+                    own[_SINCE].reshape(SIDES, len(SHIFTS)), value, own[LEAST], own[MOST], row,
+                    usual_deviation(usual), times_longer(usual))  # fmt: skip
+                own[VOTE] = sides.mean()
+                sure = math.log(max(own[VOTE], 1.0))
+            if sure < warning:  # else it may be of another world
+                learn_usual(usual, value)
+        voters += usual[N] >= MIN_ROWS
+        alarm += (sure > threshold) + (sure > own[TWICE] * threshold)
+        warn += (sure > warning) + (sure > own[TWICE] * warning)
     if voters == 0:
         return _STABLE
-    alarm, warn = 0, 0
-    for c in range(len(values)):
-        sure = math.log(max(votes[c], 1.0))
-        alarm += (sure > threshold) + (sure > twice[c] * threshold)
-        warn += (sure > warning) + (sure > twice[c] * warning)
     voters = 1 if alone else voters
     if 2 * alarm > voters:
         return _DRIFT
@@ -82,19 +94,15 @@ def _update(
 
 @njit(cache=True, error_model="numpy")
 def _count(
-    sample: Floats, rows: int, seed: int, least: Floats, most: Floats, usual: Floats, won: Floats,
-    climb: Floats, since: NDArray[np.int64], votes: Floats, kept: NDArray[np.float32],
-    places: NDArray[np.int64], seen: NDArray[np.int64], threshold: float, twice: Floats,
-    alone: bool,
+    sample: Floats, rows: int, seed: int, table: Floats, kept: NDArray[np.float32],
+    places: NDArray[np.int64], threshold: float, alone: bool,
 ) -> int:  # fmt: skip
     alarms = 0
     for row in range(rows):
-        values = sample[drawn(seed + row, len(sample))]
-        status = _update(values, least, most, usual, won, climb, since, votes, kept, places, seen,
-                         row, threshold, threshold, twice, alone)  # fmt: skip
-        if status == _DRIFT:
+        table[:, VALUE] = sample[drawn(seed + row, len(sample))]
+        if update_bank(table, kept, places, row, threshold, threshold, alone) == _DRIFT:
             alarms += 1
-            usual[:], won[:], climb[:], votes[:] = 0.0, 0.0, 0.0, 0.0
+            table[:, VOTE:] = 0.0
     return alarms
 
 
@@ -121,8 +129,7 @@ class VotingBank(Stored):
     """
 
     __slots__ = (
-        "_bounds", "_climb", "_kept", "_least", "_most", "_rows", "_seen", "_since", "_threshold",
-        "_twice", "_usual", "_warning", "_won", "alone", "expected", "votes",
+        "_bounds", "_kept", "_rows", "_table", "_threshold", "_warning", "alone", "expected",
     )  # fmt: skip
 
     def __init__(
@@ -141,22 +148,21 @@ class VotingBank(Stored):
             if not -math.inf < least < most < math.inf:
                 raise ValueError(f"the range {least} to {most} is empty or has no end")
         self._bounds, self.expected = tuple(bounds), float(expected)
-        self._least, self._most = (np.array(side, np.float64) for side in zip(*bounds, strict=True))
-        self._twice = np.array(twice or [2.0] * len(bounds), np.float64)
         self.alone = alone
         parts = len(bounds) if alone else 1
         self._threshold = math.log(max(expected * parts, MIN_EXPECTED))
         self._warning = WARN * self._threshold
-        signals = len(bounds)
-        self._usual = np.zeros((signals, USUAL))
-        shape = (signals, 2, len(SHIFTS))
-        self._won, self._climb = np.zeros(shape), np.zeros(shape)
-        self._since = np.zeros(shape, np.int64)
-        self._kept = np.zeros((KEPT, signals), np.float32)
-        self._rows = np.zeros(KEPT, np.int64)
-        self._seen = np.zeros(1, np.int64)
-        #: ``(signals,)`` the evidence of each: what was won for a stake of one a row
-        self.votes = np.zeros(signals)
+        self._table = np.zeros((len(bounds), COLUMNS))
+        self._table[:, LEAST : MOST + 1] = bounds
+        self._table[:, TWICE] = twice or 2.0
+        self._kept = np.zeros((KEPT, len(bounds)), np.float32)
+        self._rows = np.zeros(KEPT + 1, np.int64)
+
+    @property
+    def votes(self) -> Floats:
+        """``(signals,)`` the evidence of each: what was won for a stake of one a row."""
+        found: Floats = self._table[:, VOTE]
+        return found
 
     def update(self, row: int, values: Sequence[float], share: float = 1.0) -> Status:
         """Take one value of each signal at ``row``; ``nan`` where there is none. ``share``: of the
@@ -164,23 +170,23 @@ class VotingBank(Stored):
 
         Unlike a detector it does not reset itself, so that the votes can be looked at.
         """
-        found = _update(
-            np.array(values, np.float64), self._least, self._most, self._usual, self._won,
-            self._climb, self._since, self.votes, self._kept, self._rows, self._seen, row,
-            self._threshold - math.log(share), self._warning, self._twice,
-            self.alone,
-        )  # fmt: skip
-        return _STATUSES[found]
+        table = self._table
+        for place, value in enumerate(values):
+            table[place, VALUE] = value
+        threshold = self._threshold if share == 1.0 else self._threshold - math.log(share)
+        return _STATUSES[update_bank(
+            table, self._kept, self._rows, row, threshold, self._warning, self.alone
+        )]  # fmt: skip
 
     def count_alarms(self, sample: Floats, rows: int, seed: int = 0) -> int:
         """How many alarms a new bank like this one raises in ``rows`` independent draws from the
         rows of ``sample (n, signals)``, starting over after each."""
-        like = VotingBank(self._bounds, self.expected, self._twice.tolist(), alone=self.alone)
+        like = VotingBank(self._bounds, self.expected, alone=self.alone)
+        like._table[:, TWICE] = self._table[:, TWICE]
         drawn_from = np.ascontiguousarray(sample, np.float64)
         return int(_count(
-            drawn_from, rows, start_of(seed), like._least, like._most, like._usual, like._won,
-            like._climb, like._since, like.votes, like._kept, like._rows, like._seen,
-            like._threshold, like._twice, like.alone,
+            drawn_from, rows, start_of(seed), like._table, like._kept, like._rows,
+            like._threshold, like.alone,
         ))  # fmt: skip
 
     @property
@@ -190,25 +196,24 @@ class VotingBank(Stored):
 
     def onset(self) -> int:
         """The likeliest row for the change to have begun at, by the surest signal."""
-        best = int(self.votes.argmax())
-        return best_since(self._climb[best], self._since[best])
+        best = self._table[int(self.votes.argmax())]
+        return best_since(best[_CLIMB], best[_SINCE])
 
     def recent(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The newest rows since the last reset, at most ``KEPT``, in order: ``(n,)``, and their
         values ``(n, signals)``."""
-        seen = int(self._seen[0])
+        seen = int(self._rows[KEPT])
         slots = np.arange(max(0, seen - KEPT), seen) % KEPT
         return self._rows[slots], self._kept[slots]
 
     def renew(self, signal: int) -> None:
         """The signal at this place is another one from now on: forget what was usual of it."""
-        for array in (self._usual, self._won, self._climb, self._since, self.votes):
-            array[signal] = 0
+        self._table[signal, VOTE:] = 0.0
 
     def reset(self) -> None:
         """Forget everything, as if just made."""
-        for array in (self._usual, self._won, self._climb, self._since, self.votes, self._seen):
-            array[...] = 0
+        self._table[:, VOTE:] = 0.0
+        self._rows[KEPT] = 0
 
 
 class Evidence:

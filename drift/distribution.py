@@ -40,18 +40,20 @@ _TINY = 1e-12
 
 
 @njit(cache=True, error_model="numpy")
-def _add(x: Floats, sums: Floats) -> None:
-    """``sums (V, 3)``: values that are there, their sum and that of their squares."""
+def _add(x: Floats, sums: Floats, first: int) -> None:
+    """``sums (V, 3)``: values that are there, their sum and that of their squares; those of the
+    columns from ``first`` on get ``x``."""
     for v in range(len(x)):
         if not np.isnan(x[v]):
-            sums[v, 0] += 1.0
-            sums[v, 1] += x[v]
-            sums[v, 2] += x[v] * x[v]
+            own = sums[first + v]
+            own[0] += 1.0
+            own[1] += x[v]
+            own[2] += x[v] * x[v]
 
 
 @njit(cache=True, error_model="numpy")
 def _close(
-    sums: Floats, usual: Floats, won: Floats, climb: Floats, since: NDArray[np.int64],
+    sums: Floats, usual: Floats, won: Floats, climb: Floats, since: Floats,
     votes: Floats, row: int,
 ) -> float:  # fmt: skip
     """End a block that began at ``row``: bets on ``usual (V, 2, 3, USUAL)``; the mean vote.
@@ -124,7 +126,7 @@ class DistributionWatch(Stored):
         self._usual = np.zeros((columns, 2, 3, USUAL))
         shape = (columns, 2, 2, len(SHIFTS))
         self._won, self._climb = np.zeros(shape), np.zeros(shape)
-        self._since = np.zeros(shape, np.int64)
+        self._since = np.zeros(shape)
         self._votes = np.zeros((columns, 2))
         self._first, self._rows = 0, 0
 
@@ -139,14 +141,18 @@ class DistributionWatch(Stored):
         found: Floats = self._votes.mean(1)
         return found
 
-    def update(self, row: int, x: Sequence[float] | Floats) -> Status:
-        """Take ``x (columns,)`` of one row; ``nan`` where there is nothing. Does not reset itself.
+    def update(self, row: int, *parts: Sequence[float] | Floats) -> Status:
+        """Take the columns of one row, in one array or several; ``nan`` where there is nothing.
+        Does not reset itself.
 
         ``DRIFT`` can come at the end of a block only.
         """
         if self._rows == 0:
             self._first = row
-        _add(np.asarray(x, np.float64), self._sums)
+        first = 0
+        for part in parts:
+            _add(np.asarray(part, np.float64), self._sums, first)
+            first += len(part)
         self._rows += 1
         if self._rows < BLOCK:
             return Status.STABLE

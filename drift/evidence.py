@@ -71,7 +71,7 @@ def times_longer(u: Floats) -> float:
 
 @njit(cache=True, error_model="numpy")
 def bet(
-    u: Floats, won: Floats, climb: Floats, since: NDArray[np.int64], value: float, least: float,
+    u: Floats, won: Floats, climb: Floats, since: Floats, value: float, least: float,
     most: float, row: int, deviation: float, longer: float,
 ) -> None:  # fmt: skip
     """Every gambler bets on ``value`` in [``least``, ``most``]: ``won (S, J)`` <- R.
@@ -93,6 +93,6 @@ def bet(
             climb[side, j] += SHIFTS[j] * (gap / deviation - 0.5 * SHIFTS[j])
 
 
-def best_since(climb: Floats, since: NDArray[np.int64]) -> int:
+def best_since(climb: Floats, since: Floats) -> int:
     """The row and the shift that are likeliest: the row."""
     return int(since.flat[climb.argmax()])

@@ -59,6 +59,8 @@ def make_detector(name: str, signal: str = "error", seed: int = 0) -> Detector:
     if kind is None:
         near = get_close_matches(name, DETECTORS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(DETECTORS)}"
+        if name == "bank":
+            hint = "the bank hears several signals at once; each by itself: 'evidence'"
         raise ValueError(f"no detector is called {name!r}; {hint}")
     made = kind.for_signal(signal, seed) if hasattr(kind, "for_signal") else kind()
     if not isinstance(made, Detector):

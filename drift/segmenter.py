@@ -28,7 +28,7 @@ MIN_ROWS = 16
 KNOWN = "known"  # the detector and the signal of a change that nobody had to detect
 _MAX_ONSET = 500
 _MEAN_ROWS = 1000
-_FORMAT = 4
+_FORMAT = 5
 
 # How far above the segment's mean a value must be to look like the next segment.
 _SLACK = {"error": 0.15, "ratio": 1.0}
@@ -321,6 +321,10 @@ class Segmenter:
                 onset = min(onset, self._warned)
             return self._open_segment(row, onset, who.name, self._signal.name, *self._told(onset))
         return None
+
+    def look_due(self) -> bool:
+        """Whether the row that comes is one to ``look`` at; to be asked once for each."""
+        return self._watch is not None and self._watch.look_due()
 
     def look(
         self, row: int, features: Floats, predictions: Floats, *, late: bool = False

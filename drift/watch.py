@@ -82,32 +82,33 @@ class Watch:
         """Take the loss, and the raw values of the other voters in their order; ``nan`` where there
         is none. While labels are ``late`` every part needs twice the evidence, for each may raise
         false alarms of its own."""
-        values = [self._signals[0].update(value)]
-        for signal, other in zip(self._signals[1:], more, strict=False):
-            values.append(other if other != other else signal.update(other))
-        values += [NAN] * (len(self._names) - len(values))
+        values = [NAN] * len(self._names)
+        values[0] = self._signals[0].update(value)
+        for place, other in enumerate(more, 1):
+            values[place] = other if other != other else self._signals[place].update(other)
         return self._bank.update(row, values, 0.5 if late else 1.0)
+
+    def look_due(self) -> bool:
+        """Whether the row that comes is to be looked at: one in ``EVERY``."""
+        self._skipped = (self._skipped + 1) % EVERY
+        return self._skipped == 0
 
     def look(
         self, row: int, features: Floats, predictions: Floats, *, late: bool = False
     ) -> Status:
-        """Take a row whose label is not known yet: features ``(D,)`` and predictions ``(O,)``. One
-        in ``EVERY`` is looked at.
+        """Take a row whose label is not known yet, one in ``EVERY`` (``look_due``): features
+        ``(D,)`` and predictions ``(O,)``.
 
         ``DRIFT`` is said only while labels are ``late``: features may move and the learner be none
         the worse, and where they are now is usual from then on. Another number of predictions
         makes them new ones.
         """
-        self._skipped += 1
-        if self._skipped < EVERY:
-            return Status.STABLE
-        self._skipped = 0
         columns = len(features) + len(predictions)
         watch = self._distribution
         if watch is None or watch.columns != columns:
             watch = self._distribution = DistributionWatch(columns, 2.0 / EVERY * self.expected)
             self._features = len(features)
-        found = watch.update(row, np.concatenate((features, predictions)))
+        found = watch.update(row, features, predictions)
         if found is Status.DRIFT and not late:
             watch.reset()
             return Status.STABLE

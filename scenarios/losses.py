@@ -18,6 +18,7 @@ from streammeta.errors import UsageError
 
 Floats = NDArray[np.float64]
 EVERY = 2_000  # rows between two drifts
+CALM = 4_000  # rows before the first
 HALF_LIFE = 100  # rows in which half of the surprise is unlearned
 WIDTH = 500  # rows of a gradual drift
 USUAL = 0.1  # errors while nothing changes
@@ -59,7 +60,7 @@ def _drifts(rows: int, width: int | None) -> tuple[tuple[Span, ...], Floats]:
     if width is None:
         return (), surprise
     spans = []
-    for start in range(EVERY, rows, EVERY):
+    for start in range(CALM, rows, EVERY):
         end = min(start + width, rows - 1)
         spans.append((start, end))
         t = np.arange(min(EVERY, rows - start))

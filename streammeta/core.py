@@ -284,7 +284,7 @@ def answer(
     outputs.append(scored)
     if learns:
         state.labels += 1
-        alarm = watch(state, question, label, target)
+        alarm = watch(state, question, target)
         if alarm is not None:
             open_segment(state, key, alarm, outputs)
         added = learn(state, question, target)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from streammeta.encode import CLIP
 from streammeta.experts import kernels
 from streammeta.meta.net import Net, refit
+from streammeta.pending import Asked
 
 Floats = NDArray[np.float64]
 #: Labelled rows of a segment at which the reference is frozen for the first time; then at each
@@ -99,13 +100,17 @@ class References:
         """Whether a segment of ``age`` labelled rows gets a new reference."""
         return age >= FIRST and age >= 2.0 * self.about[key, 0]
 
-    def judge(self, key: int, raw: Floats, truth: float, scaled: Floats) -> float:
-        """The loss of the reference on a row ``raw (D,)``; ``nan`` while there is none."""
-        loss: float = kernels.judge_frozen(
-            self.theta[key], self.sizes, raw[None], scaled, self.means[key], self.spreads[key],
-            CLIP, self.about[key], truth, self.task, self.loss[key],
+    def judge(
+        self, asked: Asked, truth: float, n_classes: int, scaled: Floats
+    ) -> tuple[float, float, float]:
+        """What was answered by two losses (``kernels.judge_shown``), and the reference by one,
+        ``nan`` while there is none."""
+        found: tuple[float, float, float] = kernels.judge_both(
+            asked.steady, asked.centre, asked.scale, n_classes, self.theta, self.sizes, asked.raw,
+            scaled, self.means, self.spreads, CLIP, self.about, truth, self.task, self.loss,
+            asked.key,
         )  # fmt: skip
-        return loss
+        return found
 
     def close(self, key: int, segment: int, like: int | None) -> None:
         """The segment has ended: its reference becomes a context, in the place of the one that it

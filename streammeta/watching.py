@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from drift import Alarm, Explanation, features_that_moved, half_brier
+from drift import Alarm, Explanation, features_that_moved
 from streammeta.events import Label
 from streammeta.experts.kernels import REGRESSION
 from streammeta.pending import Asked
@@ -19,6 +19,8 @@ from streammeta.units import units
 Floats = NDArray[np.float64]
 #: Questions of a key that wait for their labels from which on labels count as late.
 LATE = 100
+#: Labelled rows of a segment at which it may have doubled its length: every so many.
+LOOKED = 16
 
 
 def loss_of(prediction: Label | None, label: Label, task: int) -> float:
@@ -36,13 +38,13 @@ def late(state: State, key: int) -> bool:
 def look(state: State, asked: Asked) -> Alarm | None:
     """Show a question to the detectors that need no label."""
     segmenter = state.segmenters[asked.key]
-    if state.config.on_drift == "ignore" or not segmenter.looks:
+    if not segmenter.look_due() or state.config.on_drift == "ignore":
         return None
     features = asked.raw[: state.columns.width]
     return segmenter.look(asked.row, features, asked.steady, late=late(state, asked.key))
 
 
-def watch(state: State, asked: Asked, label: Label, target: float) -> Alarm | None:
+def watch(state: State, asked: Asked, target: float) -> Alarm | None:
     """Show the loss to the detectors, unless the question is older than the segment.
 
     A known drift goes before them: it is due while the key's segment began before it.
@@ -52,37 +54,27 @@ def watch(state: State, asked: Asked, label: Label, target: float) -> Alarm | No
     if state.config.on_drift == "ignore" or asked.row < start:
         return None
     segmenter = state.segmenters[key]
-    loss, more = losses(state, asked, label, target)
-    known = state.config.known_drifts or ()
-    passed = bisect_right(known, asked.row)
-    if not passed or known[passed - 1] <= start:
+    loss, more = losses(state, asked, target)
+    known = state.config.known_drifts
+    passed = bisect_right(known, asked.row) if known else 0
+    if not known or not passed or known[passed - 1] <= start:
         return segmenter.update(asked.row, loss, more, late=late(state, key))
     alarm = segmenter.told(asked.row, known[passed - 1])
     segmenter.update(asked.row, loss)  # in its warm-up: never an alarm
     return alarm
 
 
-def losses(
-    state: State, asked: Asked, label: Label, target: float
-) -> tuple[float, Sequence[float]]:
+def losses(state: State, asked: Asked, target: float) -> tuple[float, Sequence[float]]:
     """The loss of the mixture without its scouts, and what else votes (``drift.watch.VOTERS``)."""
-    steady = asked.steady
-    if state.task == REGRESSION:
-        gap = float(label) - (asked.centre + asked.scale * float(steady[0]))
-        first, second = abs(gap), gap
-    else:
-        shown, truth = steady[: max(1, state.n_classes)].tolist(), int(target)
-        likeliest = max(shown)
-        first = float(likeliest <= 0.0 or shown.index(likeliest) != truth)
-        second = half_brier(shown, truth)
-    if not state.segmenters[asked.key].looks:
-        return first, ()
-    return first, (second, state.references.judge(asked.key, asked.raw, target, state.scaled))
+    first, *more = state.references.judge(asked, target, state.n_classes, state.scaled)
+    return first, more
 
 
 def freeze(state: State, key: int) -> None:
     """Freeze the best network of a segment that has doubled its length as the reference."""
     age, references = int(state.segment_labels[key]), state.references
+    if age % LOOKED:
+        return
     segmenter = state.segmenters[key]
     if not references.due(key, age) or not segmenter.looks or segmenter.suspects:
         return  # while a change is suspected the old reference is the witness

@@ -15,8 +15,8 @@ from drift import evaluate
 from scenarios.bench import Job
 from scenarios.bench.book import Book
 from scenarios.bench.jobs import run_job
-from scenarios.detecting import DETECTING, MAX_DELAY, WARM_UP, fits, judged, named
-from scenarios.losses import DRIFTING, EVERY, STATIONARY, STREAMS, USUAL, losses
+from scenarios.detecting import DETECTING, MAX_DELAY, fits, judged, named, warm_up
+from scenarios.losses import CALM, DRIFTING, EVERY, STATIONARY, STREAMS, USUAL, losses
 from scenarios.many_keys import STREAM as KEYED
 from scenarios.many_keys import measure
 from scenarios.suites.detectors import (
@@ -66,12 +66,12 @@ def test_nothing_changes_where_nothing_is_to_change(name: str) -> None:
 @pytest.mark.parametrize("name", DRIFTING)
 def test_losses_rise_at_a_drift_and_fall_back(name: str) -> None:
     stream = losses(name, 200_000)
-    parts = stream.values[EVERY : len(stream.values) // EVERY * EVERY].reshape(-1, EVERY).mean(0)
+    parts = stream.values[CALM : len(stream.values) // EVERY * EVERY].reshape(-1, EVERY).mean(0)
     width = stream.drifts[0][1] - stream.drifts[0][0]
     high, low = parts[width : width + 50].mean(), parts[-300:].mean()
     assert high > 1.4 * low
     assert parts[width + 150 : width + 250].mean() < high
-    assert [start for start, _ in stream.drifts][:3] == [EVERY, 2 * EVERY, 3 * EVERY]
+    assert [start for start, _ in stream.drifts][:3] == [CALM, CALM + EVERY, CALM + 2 * EVERY]
 
 
 def test_errors_of_a_wandering_rate_come_in_clusters() -> None:
@@ -91,19 +91,19 @@ def test_an_unknown_stream_of_losses_is_named() -> None:
 def test_a_detector_is_judged_by_its_alarms_alone() -> None:
     outcome = run_job(job("cusum", "errors_abrupt"))
     stream = losses("errors_abrupt", 6_000)
-    raised, report, _ = judged("cusum", stream, 0)
-    drifts = [(start - WARM_UP, end - WARM_UP) for start, end in stream.drifts]
-    shifted = [row - WARM_UP for row in raised]
-    assert report == evaluate(shifted, drifts, 6_000 - WARM_UP, MAX_DELAY)
+    raised, report, _, skipped = judged("cusum", stream, 0)
+    drifts = [(start - skipped, end - skipped) for start, end in stream.drifts]
+    shifted = [row - skipped for row in raised]
+    assert report == evaluate(shifted, drifts, 6_000 - skipped, MAX_DELAY)
     assert outcome.result.drifts == raised
     assert outcome.result.metric["f1"] == report.f1 > 0.9
     assert outcome.result.metric["mean_delay"] == report.mean_delay
-    assert min(raised) >= WARM_UP
+    assert min(raised) >= skipped == 1_500
 
 
 def test_no_alarm_depends_on_losses_that_come_later() -> None:
     stream = losses("errors_abrupt", 6_000)
-    cut = 3_000
+    cut = 4_200
     shuffled = stream.values.copy()
     np.random.default_rng(5).shuffle(shuffled[cut:])
     other = stream._replace(values=shuffled)
@@ -112,6 +112,13 @@ def test_no_alarm_depends_on_losses_that_come_later() -> None:
             [row for row in judged(model, s, 0).alarms if row < cut] for s in (stream, other)
         )
         assert before == after
+
+
+def test_no_loss_from_a_drift_on_calibrates() -> None:
+    stream = losses("errors_abrupt", 50_000)
+    assert warm_up(stream) == 2_000
+    assert warm_up(stream._replace(drifts=((700, 700), (4_000, 4_000)))) == 700
+    assert warm_up(stream._replace(values=stream.values[:4_400])) == 1_100
 
 
 def test_the_dummies_are_what_a_detector_has_to_beat() -> None:
@@ -145,10 +152,10 @@ def test_what_cannot_be_read_is_not_asked() -> None:
     for rows in ("7", "inf", "1e9"):
         with pytest.raises(UsageError, match="expected 100 to 1,000,000 rows"):
             DETECTING.run(job(f"cusum@{rows}", "errors"))
-    with pytest.raises(UsageError, match="errors: 500 losses, expected more than 500"):
-        DETECTING.run(job("cusum", "errors", WARM_UP))
-    early = losses("errors_abrupt", 3_000)._replace(drifts=((100, 100),))
-    with pytest.raises(UsageError, match="a drift at row 100: the first 500 losses are to have"):
+    with pytest.raises(UsageError, match="errors: 100 losses; the first 30 at least"):
+        DETECTING.run(job("cusum", "errors", 100))
+    early = losses("errors_abrupt", 3_000)._replace(drifts=((10, 10),))
+    with pytest.raises(UsageError, match="errors_abrupt: the first drift is at row 10; the first"):
         judged("cusum", early, 0)
     with pytest.raises(UsageError, match="'ddm' reads 0/1 errors, residuals has other losses"):
         judged("ddm", losses("residuals", 900), 0)
@@ -247,7 +254,7 @@ def test_the_command_brings_residuals_of_any_unit_to_ratios(tmp_path: Path) -> N
 
 def test_the_command_judges_the_errors_of_a_model_on_a_scenario() -> None:
     ours = told("sea | drift('abrupt', every=2000)", "--rows", "4000", "--detector", "ddm,hddm_a")
-    assert (ours[0]["drifts"], ours[0]["rows"]) == (1, 4_000 - WARM_UP)
+    assert (ours[0]["drifts"], ours[0]["rows"]) == (1, 4_000 - 1_000)
     assert [one["detector"] for one in ours[:2]] == ["ddm", "hddm_a"]
     other = told("sea | drift('abrupt', every=2000)", "--rows", "4000", "--model", "no_change")
     assert other[0]["detector"] == "adwin"
@@ -271,7 +278,7 @@ def test_the_command_judges_alarms_alone() -> None:
         (["errors_abrupt", "--drifts", "9"], "--drifts: errors_abrupt has its own"),
         (["errrs"], "'errrs' is no file and none of the losses errors, errors_clustered"),
         (["errors", "--detector", "adwn", "--rows", "900"], "did you mean 'adwin'"),
-        (["errors", "--rows", "300"], "errors: 300 losses, expected more than 500"),
+        (["errors", "--rows", "90"], "errors: 90 losses; the first 30 at least"),
         (["errors", "--rows", "900", "--model", "sgd"], "--model: is for scenarios"),
         (["none.csv"], "none.csv"),
     ],
@@ -290,7 +297,7 @@ def test_losses_that_are_no_numbers_are_named(tmp_path: Path) -> None:
     assert "loss is" in str(done.exception)
     table.write_text("loss\n" + "0\n1\n" * 50)
     done = CliRunner().invoke(app, ["eval-detector", str(table)])
-    assert "100 losses, expected more than 500" in str(done.exception)
+    assert "100 losses; the first 30 at least" in str(done.exception)
 
 
 def test_the_table_shows_every_detector_and_what_the_columns_mean() -> None:
@@ -298,5 +305,11 @@ def test_the_table_shows_every_detector_and_what_the_columns_mean() -> None:
         app, ["eval-detector", "errors_small", "--rows", "6000", "--detector", "ddm,kswin"]
     )
     assert done.exit_code == 0, done.output
-    for part in ("errors_small: 6,000 losses, 2 drifts", "ddm", "kswin", "at_random", "MTFA"):
+    for part in (
+        "errors_small: 6,000 losses, judged from the 1,500th on, 1 drift,",
+        "ddm",
+        "kswin",
+        "at_random",
+        "MTFA",
+    ):
         assert part in done.output

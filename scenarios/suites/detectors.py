@@ -39,7 +39,7 @@ surprise is unlearned in {HALF_LIFE} rows. An alarm counts up to {MAX_DELAY:,} r
 a drift; F1, precision and recall count alarms, episode recall counts drifts. MDT: mean rows from
 the start of a drift to its first alarm; NDT: MDT / {MAX_DELAY:,}; MTFA: rows outside the windows
 for each false alarm; MTR: MTFA / MDT x share found; both - without a false alarm. `NAME@{EXPECTED}`
-is calibrated to so many rows between two false alarms by the first {WARM_UP} losses, which judge
+is calibrated to so many rows between two false alarms by the first {WARM_UP:,} losses, which judge
 nobody. Dummies: `every@100` raises an alarm every 100 rows, `at_random` as often as there are
 drifts, `never` none.
 
@@ -129,7 +129,7 @@ def _between(book: Book, streams: Sequence[str]) -> Summary:
         if any(runs.values()):
             rows.append([model, *(_apart(found) for found in runs.values())])
     title = "rows between two false alarms where nothing changes (number of alarms)"
-    note = f"{WARM_UP} losses calibrate; only errors and residuals are independent"
+    note = f"{WARM_UP:,} losses calibrate; only errors and residuals are independent"
     return Summary(title, ["detector", *streams], rows, note)
 
 

@@ -26,8 +26,9 @@ streammeta eval-detector errors.csv --column wrong --drifts 2000,4000-4500 --max
 
 streammeta eval-detector --alarms 120,2040 --drifts 100,2000 --rows 5000
 
-[dim]The first 500 losses are shown to nobody: NAME@ROWS is calibrated by them, to so many rows
-between two false alarms. A detector of your own: module:Class.[/]
+[dim]The first losses are shown to nobody: 2,000, a quarter, or those before the first drift,
+whatever is least. NAME@ROWS is calibrated by them, to so many rows between two false alarms. A
+detector of your own: module:Class.[/]
 """
 
 
@@ -77,7 +78,10 @@ def eval_detector(
         shown = _Source(source, column, model, spans, rows, seed).losses()
         names = [name for text in detector for name in split_names(text)] or USUAL[shown.signal]
         judged = _judged(names, shown, max_delay, seed)
-        title = f"{shown.name}: {len(shown.values):,} losses"
+        from scenarios.detecting import warm_up
+
+        calm = warm_up(shown)
+        title = f"{shown.name}: {len(shown.values):,} losses, judged from the {calm:,}th on"
     if as_json:
         for name, report, micros in judged:
             typer.echo(json.dumps(_record(name, report, micros)))
@@ -217,7 +221,7 @@ def _plain(value: float | None) -> float | None:
 
 def _show(title: str, judged: Sequence[_Judged]) -> None:
     report = judged[0][1]
-    drifts = f"{report.drifts} drifts" if report.drifts else "no drift"
+    drifts = {0: "no drift", 1: "1 drift"}.get(report.drifts, f"{report.drifts} drifts")
     table = plain_table(f"{title}, {drifts}, max_delay {report.max_delay:,}")
     table.add_column("detector")
     for name in ("found", "false", "precision", "recall", "F1", "MDT", "NDT", "false/1,000", "MTFA",

@@ -468,23 +468,58 @@ def frozen_losses(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def judge_shown(
+    shown: F64, centre: float, scale: float, truth: float, n_classes: int, task: int
+) -> tuple[float, float]:
+    """Two losses of a prediction ``shown (O,)``: error and half the Brier score, or |residual| and
+    residual, in units of the target."""
+    if task == REGRESSION:
+        gap = truth - (centre + scale * shown[0])
+        return abs(gap), gap
+    likeliest, total = 0, 1.0
+    for j in range(min(max(1, n_classes), len(shown))):
+        total += shown[j] * shown[j]
+        if shown[j] > shown[likeliest]:
+            likeliest = j
+        if j == truth:
+            total -= 2.0 * shown[j]
+    wrong = 1.0 if shown[likeliest] <= 0.0 or likeliest != truth else 0.0
+    return wrong, min(max(0.5 * total, 0.0), 1.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def judge_frozen(
-    theta: F32, sizes: I64, raw: F64, scaled: F64, mean: F64, var: F64, clip: float, about: F64,
-    truth: float, task: int, sums: F64,
+    theta: F32, sizes: I64, raw: F64, scaled: F64, means: F64, spreads: F64, clip: float,
+    about: F64, truth: float, task: int, losses: F64, key: int,
 ) -> float:  # fmt: skip
-    """The loss of one network on a raw row ``(1, D)``, as ``frozen_losses``, counted in ``sums``
-    (rows, mean, sum of squared distances); ``about``: its age (0: there is none), classes, centre
-    and scale."""
-    if about[0] == 0.0:
+    """The loss of the network of ``key`` on a raw row ``(D,)``, as ``frozen_losses``, counted in
+    ``losses (K, 3)`` (rows, mean, sum of squared distances); ``about (K, 4)``: its age (0: there
+    is none), classes, centre and scale."""
+    known = about[key]
+    if known[0] == 0.0:
         return np.nan
-    out = np.empty(1)
-    truths = np.full(1, truth)
-    frozen_losses(theta, sizes, raw, scaled, mean, var, clip, about[2], about[3], truths,
-                  int(about[1]), task, out)  # fmt: skip
-    loss = out[0]
+    out, truths, rows = np.empty(1), np.full(1, truth), raw.reshape(1, len(raw))
+    frozen_losses(theta[key], sizes, rows, scaled, means[key], spreads[key], clip, known[2],
+                  known[3], truths, int(known[1]), task, out)  # fmt: skip
+    loss: float = out[0]
     if np.isfinite(loss):
+        sums = losses[key]
         sums[0] += 1.0
         gap = loss - sums[1]
         sums[1] += gap / sums[0]
         sums[2] += gap * (loss - sums[1])
-    return float(loss)
+    return loss
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def judge_both(
+    shown: F64, centre: float, scale: float, n_classes: int, theta: F32, sizes: I64, raw: F64,
+    scaled: F64, means: F64, spreads: F64, clip: float, about: F64, truth: float, task: int,
+    losses: F64, key: int,
+) -> tuple[float, float, float]:  # fmt: skip
+    """Two losses of ``judge_shown`` and that of ``judge_frozen``, in one call: a call from Python
+    costs as much as what it does."""
+    first, second = judge_shown(shown, centre, scale, truth, n_classes, task)
+    third = judge_frozen(theta, sizes, raw, scaled, means, spreads, clip, about, truth, task,
+                         losses, key)  # fmt: skip
+    return first, second, third
