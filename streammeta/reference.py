@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from streammeta.encode import CLIP
 from streammeta.experts import kernels
 from streammeta.meta.net import Net, refit
-from streammeta.pending import Asked
 
 Floats = NDArray[np.float64]
 #: Labelled rows of a segment at which the reference is frozen for the first time; then at each
@@ -101,14 +100,14 @@ class References:
         return age >= FIRST and age >= 2.0 * self.about[key, 0]
 
     def judge(
-        self, asked: Asked, truth: float, n_classes: int, scaled: Floats
-    ) -> tuple[float, float, float]:
-        """What was answered by two losses (``kernels.judge_shown``), and the reference by one,
-        ``nan`` while there is none."""
+        self, key: int, raw: Floats, truth: float, scaled: Floats, shown: Floats, centre: float,
+        scale: float, n_classes: int,
+    ) -> tuple[float, float, float]:  # fmt: skip
+        """Of a row ``raw (D,)`` that was answered by ``shown (O,)``: two losses of that
+        (``kernels.judge_shown``), and that of the reference, ``nan`` while there is none."""
         found: tuple[float, float, float] = kernels.judge_both(
-            asked.steady, asked.centre, asked.scale, n_classes, self.theta, self.sizes, asked.raw,
-            scaled, self.means, self.spreads, CLIP, self.about, truth, self.task, self.loss,
-            asked.key,
+            shown, centre, scale, n_classes, self.theta, self.sizes, raw, scaled, self.means,
+            self.spreads, CLIP, self.about, truth, self.task, self.loss, key,
         )  # fmt: skip
         return found
 

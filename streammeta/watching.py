@@ -66,7 +66,10 @@ def watch(state: State, asked: Asked, target: float) -> Alarm | None:
 
 def losses(state: State, asked: Asked, target: float) -> tuple[float, Sequence[float]]:
     """The loss of the mixture without its scouts, and what else votes (``drift.watch.VOTERS``)."""
-    first, *more = state.references.judge(asked, target, state.n_classes, state.scaled)
+    first, *more = state.references.judge(
+        asked.key, asked.raw, target, state.scaled, asked.steady, asked.centre, asked.scale,
+        state.n_classes,
+    )  # fmt: skip
     return first, more
 
 
