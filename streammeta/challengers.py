@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streammeta import mixture
+from streammeta import mixture, pooling
 from streammeta.events import Adapted, Output
 from streammeta.experts import kernels
 from streammeta.meta.learner import PlainSteps, RidgeHead
@@ -165,10 +165,7 @@ def random_start(state: State) -> NDArray[np.float32] | None:
 
 def enlist(state: State, key: int, slot: int) -> None:
     """A scout joins the mixture with ``SCOUT_SHARE`` of the weight: it has proved nothing yet."""
-    live = state.live(key)
-    now = mixture.weights(state.log_weights[key], live)
-    state.log_weights[key] = np.log(np.maximum(now, 1e-12))
-    state.log_weights[key, slot] = math.log(SCOUT_SHARE)
+    join(state, key, np.array([slot]), state.bank.live[key], SCOUT_SHARE)
     state.bank.births[key, slot] = state.rows
 
 
@@ -178,11 +175,21 @@ def hire(state: State, key: int) -> None:
     standing = np.where(state.bank.live[key, slots], state.log_weights[key, slots], -np.inf)
     chosen = np.sort(slots[np.argsort(standing, kind="stable")[:2]])
     state.hosts[key] = chosen
-    live = state.live(key)
+    live = state.bank.live[key].copy()
     live[chosen] = False
-    now = mixture.weights(state.log_weights[key], live)
-    state.log_weights[key] = np.log(np.maximum(now, 1e-12))
-    state.log_weights[key, chosen] = math.log(1.0 / (live.sum() + 2))
+    join(state, key, chosen, live, 1.0 / (live.sum() + 2))
     state.variances[key, chosen] = mixture.VARIANCE_AT_BIRTH
     state.ages[key, chosen] = 0
     state.bank.births[key, chosen] = state.rows
+
+
+def join(
+    state: State, key: int, slots: NDArray[np.int64], live: NDArray[np.bool_], share: float
+) -> None:
+    """Newcomers in ``slots`` get a ``share`` of both mixtures beside those ``live (M,)``; the pool
+    has yet to learn what to make of them."""
+    for weights in (state.log_weights[key], state.slow_weights[key]):
+        weights[:] = np.log(np.maximum(mixture.weights(weights, live), 1e-12))
+        weights[slots] = math.log(share)
+    state.exponents[key, slots] = 0.0
+    state.squares[key, slots] = pooling.SQUARE_AT_BIRTH

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drift import KNOWN, Alarm
-from streammeta import challengers, mixture
+from streammeta import challengers, mixture, pooling
 from streammeta.encode import LARGEST, MOMENT_FLOOR
 from streammeta.errors import RejectedEvent
 from streammeta.events import (
@@ -102,16 +102,14 @@ def ask(
     asked: list[Asked | None] = [None] * len(events)
     for key, rows in accepted.items():
         raws = np.stack([raw for _, raw in rows])
-        members, mixed, centre, scale = predict(state, key, raws)
-        steady = without_scouts(state, key, members) if state.bank.scouts else mixed
-        births = state.births(key)
+        members, said, centre, scale = predict(state, key, raws)
+        births = state.bank.births[key].copy()
         for i, (place, raw) in enumerate(rows):
             event = events[place]
-            label = decide(state, mixed[i], centre, scale)
+            label = decide(state, said[i, pooling.POOLED], centre, scale)
             asked[place] = Asked(
-                event.id, key, 0, event.ts, raw, members[i], births, label, mixed[i], steady[i],
-                centre, scale,
-            )  # fmt: skip
+                event.id, key, 0, event.ts, raw, members[i], births, label, said[i], centre, scale
+            )
     for place, question in enumerate(asked):
         if question is None:
             continue
@@ -196,15 +194,16 @@ def with_lags(state: State, key: int, features: NDArray[np.float64]) -> NDArray[
 def predict(
     state: State, key: int, raw: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
-    """Every member ``(n, M, O)`` and the mixture ``(n, O)``, in units of (centre, scale)."""
+    """Every member ``(n, M, O)`` and what is made of them ``(n, SAID, O)``, in units of (centre,
+    scale)."""
     centre, scale = units(state, key)
     n_classes = state.n_classes
     n, outputs = len(raw), state.net.sizes[-1]
     members = np.zeros((n, len(state.log_weights[key]), outputs))
-    mixed = np.zeros((n, outputs))
+    said = np.zeros((n, pooling.SAID, outputs))
     if n_classes == 0:
-        return members, mixed, centre, scale
-    experts = len(state.bank.rates)
+        return members, said, centre, scale
+    experts, scouts = len(state.bank.rates), state.bank.scouts
     members[:, :experts] = state.bank.predict(key, inputs(state, key, raw), n_classes)
     last = state.lags[key, 0]
     if state.task == REGRESSION:
@@ -217,20 +216,11 @@ def predict(
             moved = state.transitions[key, int(last), :n_classes] + prior
             prior = moved / moved.sum()
         members[:, experts, :n_classes] = prior
-    mixture.blend(state.beliefs(key), state.live(key), members, n_classes, state.task, mixed)
-    return members, mixed, centre, scale
-
-
-def without_scouts(state: State, key: int, members: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mixture ``(n, O)`` of ``members (n, M, O)`` without its scouts: they recover too soon
-    for a detector to hear anything."""
-    live, scouts = state.live(key), state.bank.scouts
-    live[scouts.start : scouts.stop] = False
-    mixed = np.zeros((len(members), members.shape[-1]))
-    if state.n_classes:
-        beliefs, n_classes = state.beliefs(key), state.n_classes
-        mixture.blend(beliefs, live, members, n_classes, state.task, mixed)
-    return mixed
+    pooling.answer(
+        state.beliefs(key), state.slow_weights[key], state.exponents[key], state.bank.live[key],
+        scouts.start, scouts.stop, members, n_classes, state.task, said,
+    )  # fmt: skip
+    return members, said, centre, scale
 
 
 def decide(state: State, mixed: NDArray[np.float64], centre: float, scale: float) -> Label | None:
@@ -311,14 +301,21 @@ def score(state: State, asked: Asked, label: Label, target: float, learns: bool)
         log_loss = -math.log(max(float(p), 1e-15))
     experts: dict[str, float] | None = None
     if learns:
-        members = fit_outputs(asked.members, state.net.sizes[-1])
-        live = state.live(key)
-        awake = asked.births == state.births(key)
+        members, said = (
+            fit_outputs(part, state.net.sizes[-1]) for part in (asked.members, asked.said)
+        )
+        live = state.bank.live[key]
+        awake = asked.births == state.bank.births[key]
+        truth = (target - asked.centre) / asked.scale
+        pooling.learn_pool(
+            state.exponents[key], state.squares[key], live & awake, members,
+            said[: pooling.MIXTURES], truth, state.n_classes, state.task,
+        )  # fmt: skip
         losses = np.empty(len(live))
         before = state.log_weights[key].copy() if len(state.keys) > 1 else None
         mixture.judge(
-            state.log_weights[key], state.variances[key], state.ages[key], live, awake, members,
-            (target - asked.centre) / asked.scale, state.n_classes, state.task, losses,
+            state.log_weights[key], state.slow_weights[key], state.variances[key],
+            state.ages[key], live, awake, members, truth, state.n_classes, state.task, losses,
         )  # fmt: skip
         if before is not None:
             gained = state.log_weights[key] - mixture.DISCOUNT * before
@@ -419,7 +416,9 @@ def open_segment(state: State, key: int, alarm: Alarm, outputs: list[Output]) ->
     )
     if state.config.on_drift == "reset":
         state.bank.start(key, state.initial, state.rows)
-        state.log_weights[key] = 0.0
+        state.log_weights[key] = state.slow_weights[key] = 0.0
+        exponents, squares = pooling.fresh(1, len(state.log_weights[key]))
+        state.exponents[key], state.squares[key] = exponents[0], squares[0]
         state.variances[key] = mixture.VARIANCE_AT_BIRTH
         state.ages[key] = 0
 

@@ -18,12 +18,13 @@ from streammeta.meta.insight import Insight, insight
 from streammeta.meta.loss import Task
 from streammeta.meta.net import Net
 from streammeta.meta.parameters import MetaParameters, pick_device
+from streammeta.pooling import POOLED
 from streammeta.replay import pose
 from streammeta.snapshot import Snapshot
 from streammeta.state import State
 
 #: Layout of a snapshot; raised when an older one can no longer be read as it is.
-SCHEMA = 3
+SCHEMA = 4
 #: What the meta-parameters of the learner and of its partner are called in a snapshot.
 PARTS = ("meta", "partner")
 #: Settings that a resumed engine may have differently: they shape nothing that is stored.
@@ -96,8 +97,8 @@ class Engine:
         index = self.state.keys[key]
         features = self.state.columns.row(x, grow=False)
         raw = core.with_lags(self.state, index, features)
-        _, mixed, centre, scale = core.predict(self.state, index, raw[None])
-        return core.decide(self.state, mixed[0], centre, scale)
+        _, said, centre, scale = core.predict(self.state, index, raw[None])
+        return core.decide(self.state, said[0, POOLED], centre, scale)
 
     def learn(self, x: Mapping[str, Value], y: Label, *, key: str = "") -> list[Output]:
         """Answer ``x``, then learn its label, then take the outer steps that are due."""
@@ -184,7 +185,7 @@ class Engine:
         state = self.state
         weights: dict[str, float] = {}
         if state.keys:
-            shares = mixture.weights(state.log_weights[0], state.live(0))
+            shares = mixture.weights(state.log_weights[0], state.bank.live[0])
             for name, share in zip(state.member_names, shares.tolist(), strict=True):
                 family = name.partition("@")[0].partition("-")[0]
                 weights[family] = weights.get(family, 0.0) + share

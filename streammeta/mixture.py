@@ -17,8 +17,9 @@ from streammeta.experts.kernels import REGRESSION
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-#: Evidence of ``n`` events ago counts DISCOUNT**n; about twenty events are remembered.
-DISCOUNT = 0.95
+#: Evidence of ``n`` events ago counts DISCOUNT**n: about twenty events are remembered, and by the
+#: slow mixture two hundred.
+DISCOUNT, SLOW_DISCOUNT = 0.95, 0.995
 #: Probability mass that is shared out evenly after every event.
 SHARE = 1e-3
 #: Part of every expert's probability that is spread over the classes before it is judged.
@@ -112,8 +113,31 @@ def share_out(log_weights: Floats, live: Flags) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def believe(log_weights: Floats, live: Flags, awake: Flags, scores: Floats, discount: float) -> None:
+    """Move the weights ``(M,)`` by the ``scores (M,)`` of those awake; those who sleep are charged
+    what the mixture of the others scored."""
+    weight_sum, mixed, top = 0.0, 0.0, -np.inf
+    for m in range(len(live)):
+        if live[m]:
+            top = max(top, log_weights[m])
+    for m in range(len(live)):
+        if live[m] and awake[m]:
+            # as they will be after the discount, so that those who sleep neither gain nor lose
+            w = np.exp(discount * (log_weights[m] - top))
+            weight_sum += w
+            mixed += w * np.exp(scores[m])
+    asleep = np.log(mixed / weight_sum) if weight_sum > 0.0 and mixed > 0.0 else WORST
+    for m in range(len(live)):
+        if live[m]:
+            gained = scores[m] if awake[m] else asleep
+            log_weights[m] = discount * log_weights[m] + gained
+    share_out(log_weights, live)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def judge(
     log_weights: Floats,
+    slow_weights: Floats,
     variances: Floats,
     ages: NDArray[np.int64],
     live: Flags,
@@ -130,16 +154,9 @@ def judge(
     errors or absolute errors in standardised units, NaN for members that were not awake. A
     prediction that is not finite scores ``WORST``.
     """
-    members = live.shape[0]
-    scores = np.zeros(members)
-    weight_sum = 0.0
-    mixed = 0.0
-    top = -np.inf
-    for m in range(members):
+    scores = np.zeros(len(live))
+    for m in range(len(live)):
         losses[m] = np.nan
-        if live[m]:
-            top = max(top, log_weights[m])
-    for m in range(members):
         if not (live[m] and awake[m]):
             continue
         if task == REGRESSION:
@@ -149,16 +166,8 @@ def judge(
         else:
             losses[m], scores[m] = class_score(predictions[m], int(truth), n_classes)
         ages[m] += 1
-        # as they will be after the discount, so that those who sleep neither gain nor lose
-        w = np.exp(DISCOUNT * (log_weights[m] - top))
-        weight_sum += w
-        mixed += w * np.exp(scores[m])
-    asleep = np.log(mixed / weight_sum) if weight_sum > 0.0 and mixed > 0.0 else WORST
-    for m in range(members):
-        if live[m]:
-            gained = scores[m] if awake[m] else asleep
-            log_weights[m] = DISCOUNT * log_weights[m] + gained
-    share_out(log_weights, live)
+    believe(log_weights, live, awake, scores, DISCOUNT)
+    believe(slow_weights, live, awake, scores, SLOW_DISCOUNT)
 
 
 def weights(log_weights: NDArray[np.float64], live: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streammeta.events import Label
+from streammeta.pooling import POOLED, STEADY
 
 
 class Asked(NamedTuple):
     """One question as it stood when it was answered.
 
-    ``raw (D,)`` features, ``members (M, O)`` every member's prediction and ``mixed (O,)`` the
-    mixture's, in units of ``(y - centre) / scale``; ``steady (O,)`` that of the mixture without
-    its scouts, which detectors listen to; ``births (M,)`` when each member was born (a member born
-    later sleeps on this question).
+    ``raw (D,)`` features, ``members (M, O)`` every member's prediction and ``said (SAID, O)`` what
+    mixtures and pool made of them (``streammeta.pooling``), in units of ``(y - centre) / scale``;
+    ``births (M,)`` when each member was born (a member born later sleeps on this question).
     """
 
     id: str
@@ -28,10 +28,21 @@ class Asked(NamedTuple):
     members: NDArray[np.float64]
     births: NDArray[np.int64]
     prediction: Label | None
-    mixed: NDArray[np.float64]
-    steady: NDArray[np.float64]
+    said: NDArray[np.float64]
     centre: float
     scale: float
+
+    @property
+    def mixed(self) -> NDArray[np.float64]:
+        """``(O,)``: the answer."""
+        answer: NDArray[np.float64] = self.said[POOLED]
+        return answer
+
+    @property
+    def steady(self) -> NDArray[np.float64]:
+        """``(O,)``: that of the quick mixture without its scouts, which detectors listen to."""
+        steady: NDArray[np.float64] = self.said[STEADY]
+        return steady
 
 
 class Pending:
@@ -96,16 +107,16 @@ class Pending:
         rows = list(self.table.values())
         if not rows:
             return {}, []
-        outputs = max(len(r.mixed) for r in rows)
+        outputs = max(r.said.shape[1] for r in rows)
         tensors = {
             "raw": np.stack([r.raw for r in rows]),
             "members": np.stack([_padded(r.members, outputs) for r in rows]),
             "births": np.stack([r.births for r in rows]),
-            "mixed": np.stack([_padded(r.mixed, outputs) for r in rows]),
-            "steady": np.stack([_padded(r.steady, outputs) for r in rows]),
+            "said": np.stack([_padded(r.said, outputs) for r in rows]),
         }
         return tensors, [
-            [r.id, r.key, r.row, r.ts, r.prediction, r.centre, r.scale, len(r.mixed)] for r in rows
+            [r.id, r.key, r.row, r.ts, r.prediction, r.centre, r.scale, r.said.shape[1]]
+            for r in rows
         ]
 
     def load_parts(self, tensors: dict[str, NDArray[Any]], info: list[list[Any]]) -> None:
@@ -113,10 +124,10 @@ class Pending:
         self.table, self._timed, self._of = {}, {}, {}
         for i, (name, key, row, ts, prediction, centre, scale, outputs) in enumerate(info):
             raw, births, members = (tensors[n][i] for n in ("raw", "births", "members"))
-            mixed, steady = (tensors[n][i, :outputs] for n in ("mixed", "steady"))
+            said = tensors["said"][i, :, :outputs]
             asked = Asked(
-                name, key, row, ts, raw, members[:, :outputs], births, prediction, mixed, steady,
-                centre, scale,
+                name, key, row, ts, raw, members[:, :outputs], births, prediction, said, centre,
+                scale,
             )  # fmt: skip
             self.add(asked)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drift import DETECTORS, Segmenter, default_detectors
+from streammeta import pooling
 from streammeta.config import ModelConfig
 from streammeta.encode import ColumnMap
 from streammeta.errors import ConfigError, StoreError, UsageError
@@ -89,14 +90,17 @@ class State:
         challengers = 0 if c.on_drift == "reset" else c.challengers
         learners = c.learners if challengers else ()
         scouts = tuple(f"scout-{name}@{rows}" for name in learners for rows in c.scouts)
-        self.bank = Bank(self.net, self.task, c.rates, c.replay, challengers, scouts)
+        self.bank = Bank(
+            self.net, self.task, c.rates, c.replay, challengers, scouts, len(SIMPLE_MEMBERS)
+        )
         self.initial = self.net.init(np.random.default_rng(c.seed), len(self.bank.rates))
         self.memory = TaskMemory(c.memory, c.support + c.query, self.width)
         self.sketch = Sketch(self.width, 1 if self.task == REGRESSION else LAG_COLUMNS)
         self.segment_rows = SegmentRows(0, self.width)
         self.references = References(self.net, self.width, self.task)
         n, m = 0, len(self.bank.rates) + len(SIMPLE_MEMBERS)
-        self.log_weights = np.zeros((n, m))
+        self.log_weights, self.slow_weights = np.zeros((n, m)), np.zeros((n, m))
+        self.exponents, self.squares = pooling.fresh(n, m)
         self.variances = np.full((n, m), VARIANCE_AT_BIRTH)
         self.ages = np.zeros((n, m), np.int64)
         self.counts = np.zeros((n, self.width))
@@ -116,7 +120,7 @@ class State:
 
     #: Arrays with a leading key axis that are the state's own, and what fills a new row.
     STACKED = (
-        "log_weights", "variances", "ages", "counts", "means", "spreads", "y_moments", "lags",
+        "log_weights", "slow_weights", "exponents", "squares", "variances", "ages", "counts", "means", "spreads", "y_moments", "lags",
         "transitions", "prior", "segment", "segment_start", "segment_labels", "hosts",
     )  # fmt: skip
     #: Arrays without a key axis: what a young key borrows from all the others.
@@ -137,14 +141,6 @@ class State:
     def member_names(self) -> list[str]:
         """Names of the mixture's members, in order."""
         return [*self.bank.names, *SIMPLE_MEMBERS]
-
-    def live(self, key: int) -> NDArray[np.bool_]:
-        """``(M,)``: which members take part for this key."""
-        return np.concatenate([self.bank.live[key], np.ones(len(SIMPLE_MEMBERS), np.bool_)])
-
-    def births(self, key: int) -> NDArray[np.int64]:
-        """``(M,)``: the row each member was born at."""
-        return np.concatenate([self.bank.births[key], np.zeros(len(SIMPLE_MEMBERS), np.int64)])
 
     def key_index(self, name: str) -> int:
         """The row of a key; a new key starts from the same initial networks as all others."""

@@ -82,7 +82,8 @@ def freeze(state: State, key: int) -> None:
     if not references.due(key, age) or not segmenter.looks or segmenter.suspects:
         return  # while a change is suspected the old reference is the witness
     bank = state.bank
-    weights = np.where(bank.live[key], state.log_weights[key, : len(bank.rates)], -math.inf)
+    own = slice(len(bank.rates))
+    weights = np.where(bank.live[key, own], state.log_weights[key, own], -math.inf)
     weights[bank.scouts.start : bank.scouts.stop] = -math.inf
     best = bank.theta[key, int(weights.argmax())]
     references.freeze(

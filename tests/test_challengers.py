@@ -112,7 +112,7 @@ def test_a_scout_joins_with_a_small_share() -> None:
     assert not state.bank.live[0, state.bank.scouts].any()
     (joined, _) = of(Adapted, run(engine, events[15:16]))[-2:]
     assert (joined.trigger, joined.support, joined.expert) == ("scout", 8, "scout-meta_sgd@8")
-    shares = mixture.weights(state.log_weights[0], state.live(0))
+    shares = mixture.weights(state.log_weights[0], state.bank.live[0])
     np.testing.assert_allclose(shares[list(state.bank.scouts)], SCOUT_SHARE, rtol=0.05)
     assert (state.bank.births[0, state.bank.scouts] == state.rows).all()
 

@@ -15,7 +15,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("drift", "streammeta.errors"),
     ("streammeta.events", "streammeta.config", "streammeta.registry", "streammeta.snapshot",
      "streammeta.scores"),
-    ("streammeta.meta", "streammeta.experts", "streammeta.mixture", "streammeta.replay",
+    ("streammeta.meta", "streammeta.experts", "streammeta.mixture", "streammeta.pooling",
+     "streammeta.replay",
      "streammeta.pending", "streammeta.encode", "streammeta.reference"),
     ("streammeta.sources", "streammeta.sinks", "streammeta.store", "streammeta.metrics",
      "streammeta.engine", "streammeta.core", "streammeta.challengers", "streammeta.units",
@@ -31,6 +32,9 @@ ARROWS = {
     ("streammeta.experts", "streammeta.meta"),  # the bank stores the meta-learner's networks
     ("streammeta.experts", "streammeta.encode"),  # a baseline sees what the default model sees
     ("streammeta.mixture", "streammeta.experts"),
+    ("streammeta.pooling", "streammeta.mixture"),
+    ("streammeta.pooling", "streammeta.experts"),
+    ("streammeta.pending", "streammeta.pooling"),
     ("scenarios", "streammeta.report"),
     ("streammeta.engine", "streammeta.core"),
     ("streammeta.engine", "streammeta.state"),

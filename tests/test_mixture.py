@@ -21,7 +21,7 @@ class Panel:
 
     def __init__(self, members: int, task: int = CLASSIFICATION, classes: int = 2) -> None:
         self.task, self.classes = task, classes
-        self.log_weights = np.zeros(members)
+        self.log_weights, self.slow_weights = np.zeros(members), np.zeros(members)
         self.variances = np.full(members, mixture.VARIANCE_AT_BIRTH)
         self.ages = np.zeros(members, np.int64)
         self.live = np.ones(members, np.bool_)
@@ -31,7 +31,7 @@ class Panel:
         """Members said ``(M, O)``; the truth came; their losses."""
         here = self.live if awake is None else awake
         mixture.judge(
-            self.log_weights, self.variances, self.ages, self.live, here, said, truth,
+            self.log_weights, self.slow_weights, self.variances, self.ages, self.live, here, said, truth,
             self.classes, self.task, self.losses,
         )  # fmt: skip
         return self.losses

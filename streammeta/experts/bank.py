@@ -21,9 +21,10 @@ PRIMED_STEPS = 5_000
 class Bank:
     """Stacked networks: parameters ``(K, E, P)``, one row of ``E`` experts for each key.
 
-    Experts come in the order online, replay, challengers, scouts. ``live (K, E)``: takes part;
+    Experts come in the order online, replay, challengers, scouts. ``live (K, M)``: takes part;
     ``learns (K, E)``: takes online steps; ``rehearses (K, E)``: takes steps on rows of the current
-    segment instead; ``births (K, E)``: the row it was born at.
+    segment instead; ``births (K, M)``: the row it was born at. Of the M members E are its own; the
+    others, who come after them, always take part.
     """
 
     FIELDS = ("theta", "second", "steps", "live", "learns", "rehearses", "births")
@@ -36,9 +37,11 @@ class Bank:
         replay: bool,
         challengers: int,
         scouts: tuple[str, ...] = (),
+        others: int = 0,
     ) -> None:
         self.net = net
         self.task = task
+        self.others = others
         self.sizes = np.array(net.sizes, np.int64)
         replay_rates = REPLAY_RATES if replay else ()
         late = [CHALLENGER_RATES[i % len(CHALLENGER_RATES)] for i in range(challengers)]
@@ -59,10 +62,11 @@ class Bank:
         self.theta = np.zeros((*shape, self.net.n_params), np.float32)
         self.second = np.zeros_like(self.theta)
         self.steps = np.zeros(shape, np.int64)
-        self.live = np.zeros(shape, np.bool_)
+        members = (keys, len(self.rates) + self.others)
+        self.live = np.zeros(members, np.bool_)
         self.learns = np.zeros(shape, np.bool_)
         self.rehearses = np.zeros(shape, np.bool_)
-        self.births = np.zeros(shape, np.int64)
+        self.births = np.zeros(members, np.int64)
 
     def grow_keys(self, keys: int) -> None:
         """Room for ``keys`` keys; what is there stays."""
@@ -80,6 +84,7 @@ class Bank:
         self.steps[key] = 0
         self.live[key] = False
         self.live[key, :n] = True
+        self.live[key, len(self.rates) :] = True
         self.learns[key] = False
         self.learns[key, self.online] = True
         self.rehearses[key] = False

@@ -1,0 +1,159 @@
+"""What is answered: a logarithmic pool of all members, whose exponents are learned as it goes.
+
+A mixture believes one member or the other. A pool lets them speak together: where two that see
+different things both lean to a class, it is surer than either, and what one always overstates is
+taken back. To the members come two fixed-share mixtures of them (``streammeta.mixture``), one that
+forgets within tens of events and one that remembers hundreds; with these alone the pool begins, and
+a newcomer speaks through them until the pool has learned what to make of it.
+
+Classes: p(c) ~ exp(sum_m v_m (log p_m(c) - mean over classes)), ``v`` by normalised gradient steps
+on log loss. Values: f = g + sum_m v_m (p_m - g), where g is the mean of both mixtures, by steps on
+Huber's loss. Source: the logarithmic opinion pool (Genest & Zidek 1986, Statistical Science 1),
+with weights learned online as in gated linear mixing of compressors (Mattern 2012, Data
+Compression Conference, "Mixing strategies in data compression").
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from streammeta.experts.kernels import HUBER, REGRESSION
+from streammeta.mixture import blend
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+#: Rows of all that is said to a question: by the quick mixture and the slow one, which join the
+#: members, by the quick one without its scouts, and by the pool.
+QUICK, SLOW, STEADY, POOLED = range(4)
+SAID, MIXTURES = 4, 2
+RATE = 3e-3  # of a step, in units of an exponent
+MEMORY = 0.999  # of the mean square of each gradient
+SQUARE_AT_BIRTH = 0.1  # what that begins with
+LEAST = 1e-3  # a gradient's root mean square counts as, at least
+#: No member says less than this of a class; of many classes less, for all share 1.
+FLOOR, FLOOR_OF_MANY = 0.01, 0.1
+
+
+def fresh(keys: int, members: int) -> tuple[Floats, Floats]:
+    """Exponents and mean squares ``(keys, members + MIXTURES)`` of pools that have not begun."""
+    exponents = np.zeros((keys, members + MIXTURES))
+    exponents[:, members:] = 1.0 / MIXTURES
+    return exponents, np.full(exponents.shape, SQUARE_AT_BIRTH)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _lean(said: Floats, n_classes: int, out: Floats) -> bool:
+    """``out`` <- log probabilities less their mean; whether ``said (O,)`` is finite."""
+    floor = min(FLOOR, FLOOR_OF_MANY / n_classes)
+    mean = 0.0
+    for c in range(n_classes):
+        if not np.isfinite(said[c]):
+            return False
+        out[c] = np.log(max(said[c], floor))
+        mean += out[c]
+    mean /= n_classes
+    for c in range(n_classes):
+        out[c] -= mean
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def pool(
+    exponents: Floats, live: Flags, members: Floats, shared: Floats, n_classes: int, task: int,
+    out: Floats,
+) -> None:  # fmt: skip
+    """``out (n, O)`` <- the pool of ``members (n, M, O)`` that are live and ``shared (n, 2, O)``."""
+    count = len(live)
+    lean = np.empty(n_classes)
+    for r in range(len(members)):
+        if task == REGRESSION:
+            out[r, 0] = _value(exponents, live, members[r], shared[r])
+            continue
+        total = np.zeros(n_classes)
+        for m in range(count + MIXTURES):
+            if m < count and (not live[m] or exponents[m] == 0.0):
+                continue
+            said = members[r, m] if m < count else shared[r, m - count]
+            if _lean(said, n_classes, lean):
+                for c in range(n_classes):
+                    total[c] += exponents[m] * lean[c]
+        top, mass = total.max(), 0.0
+        for c in range(n_classes):
+            total[c] = np.exp(total[c] - top)
+            mass += total[c]
+        out[r, :] = 0.0
+        for c in range(n_classes):
+            out[r, c] = total[c] / mass
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _value(exponents: Floats, live: Flags, members: Floats, shared: Floats) -> float:
+    count = len(live)
+    centre = 0.0
+    for m in range(MIXTURES):
+        centre += shared[m, 0] / MIXTURES
+    value = centre
+    for m in range(count + MIXTURES):
+        if m < count and not live[m]:
+            continue
+        said = members[m, 0] if m < count else shared[m - count, 0]
+        part = exponents[m] - (0.0 if m < count else 1.0 / MIXTURES)
+        if np.isfinite(said):
+            value += part * (said - centre)
+    return value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def answer(
+    quick: Floats, slow: Floats, exponents: Floats, live: Flags, scouts: int, after: int,
+    members: Floats, n_classes: int, task: int, said: Floats,
+) -> None:  # fmt: skip
+    """``said (n, SAID, O)`` <- what mixtures and pool make of ``members (n, M, O)``, of which
+    those from ``scouts`` to ``after`` are scouts."""
+    out = np.zeros((len(members), members.shape[2]))
+    for row, weights in ((QUICK, quick), (SLOW, slow)):
+        blend(weights, live, members, n_classes, task, out)
+        said[:, row] = out
+    if after > scouts:
+        steady = live.copy()
+        steady[scouts:after] = False
+        blend(quick, steady, members, n_classes, task, out)
+        said[:, STEADY] = out
+    else:
+        said[:, STEADY] = said[:, QUICK]
+    pool(exponents, live, members, said[:, :MIXTURES], n_classes, task, out)
+    said[:, POOLED] = out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def learn_pool(
+    exponents: Floats, squares: Floats, awake: Flags, members: Floats, shared: Floats,
+    truth: float, n_classes: int, task: int,
+) -> None:  # fmt: skip
+    """A step for the exponents ``(M + 2,)`` of those who were ``awake (M,)``; ``members (M, O)``
+    and ``shared (2, O)`` are what was said then."""
+    count = len(awake)
+    leans = np.zeros((count + MIXTURES, n_classes))
+    p = np.zeros((1, max(n_classes, 1)))
+    pool(exponents, awake, members.reshape(1, members.shape[0], members.shape[1]),
+         shared.reshape(1, shared.shape[0], shared.shape[1]), n_classes, task, p)  # fmt: skip
+    gap = min(max(p[0, 0] - truth, -HUBER), HUBER)
+    centre = 0.5 * (shared[0, 0] + shared[1, 0])
+    for m in range(count + MIXTURES):
+        if m < count and not awake[m]:
+            continue
+        said = members[m] if m < count else shared[m - count]
+        if task == REGRESSION:
+            gradient = gap * (said[0] - centre)
+        else:
+            if not _lean(said, n_classes, leans[m]):
+                continue
+            gradient = -leans[m, int(truth)]
+            for c in range(n_classes):
+                gradient += p[0, c] * leans[m, c]
+        if np.isfinite(gradient):
+            squares[m] = MEMORY * squares[m] + (1.0 - MEMORY) * gradient * gradient
+            exponents[m] -= RATE * gradient / (np.sqrt(squares[m]) + LEAST)
