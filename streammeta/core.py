@@ -31,6 +31,7 @@ from streammeta.events import (
     TaskClosed,
 )
 from streammeta.experts import kernels
+from streammeta.experts.family import KEYS
 from streammeta.experts.kernels import REGRESSION
 from streammeta.meta.parameters import MetaParameters
 from streammeta.pending import Asked
@@ -205,6 +206,13 @@ def predict(
         return members, said, centre, scale
     experts, scouts = len(state.bank.rates), state.bank.scouts
     members[:, :experts] = state.bank.predict(key, inputs(state, key, raw), n_classes)
+    if key < KEYS:
+        world, place = state.world(key, centre, scale), experts
+        for family in state.families:
+            end = place + len(family.names)
+            family.predict(key, raw, world, members[:, place:end])
+            place = end
+    experts = state.in_families.stop
     last = state.lags[key, 0]
     if state.task == REGRESSION:
         members[:, experts, 0] = 0.0 if last != last else (last - centre) / scale
@@ -356,6 +364,11 @@ def learn(state: State, asked: Asked, target: float) -> bool:
     if added:
         state.segment_rows.add(key, asked.row, asked.raw, target)
         state.segment_labels[key] += 1
+        if key < KEYS:
+            state.past.add(key, asked.row, asked.raw, target)
+            world = state.world(key, *units(state, key))
+            for family in state.families:
+                family.learn(key, world)
     if state.config.replay and state.segment_rows.inside[key] >= REHEARSAL:
         rehearse(state, key)
     return added
@@ -407,6 +420,8 @@ def open_segment(state: State, key: int, alarm: Alarm, outputs: list[Output]) ->
     state.segment[key] = alarm.segment
     state.segment_start[key] = onset
     state.segment_rows.cut(key, onset)
+    if key < KEYS:
+        state.past.shorten(key, onset)
     state.segment_labels[key] = state.segment_rows.inside[key]
     state.hosts[key] = -1
     name = state.key_names[key]
@@ -415,7 +430,7 @@ def open_segment(state: State, key: int, alarm: Alarm, outputs: list[Output]) ->
         DriftDetected(name, now, onset, alarm.segment, alarm.detector, alarm.signal, explanation)
     )
     if state.config.on_drift == "reset":
-        state.bank.start(key, state.initial, state.rows)
+        state.start(key)
         state.log_weights[key] = state.slow_weights[key] = 0.0
         exponents, squares = pooling.fresh(1, len(state.log_weights[key]))
         state.exponents[key], state.squares[key] = exponents[0], squares[0]

@@ -113,7 +113,9 @@ def share_out(log_weights: Floats, live: Flags) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def believe(log_weights: Floats, live: Flags, awake: Flags, scores: Floats, discount: float) -> None:
+def believe(
+    log_weights: Floats, live: Flags, awake: Flags, scores: Floats, discount: float
+) -> None:
     """Move the weights ``(M,)`` by the ``scores (M,)`` of those awake; those who sleep are charged
     what the mixture of the others scored."""
     weight_sum, mixed, top = 0.0, 0.0, -np.inf

@@ -65,7 +65,7 @@ def pool(
     exponents: Floats, live: Flags, members: Floats, shared: Floats, n_classes: int, task: int,
     out: Floats,
 ) -> None:  # fmt: skip
-    """``out (n, O)`` <- the pool of ``members (n, M, O)`` that are live and ``shared (n, 2, O)``."""
+    """``out (n, O)`` <- the pool of live ``members (n, M, O)`` and of ``shared (n, 2, O)``."""
     count = len(live)
     lean = np.empty(n_classes)
     for r in range(len(members)):

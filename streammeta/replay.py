@@ -12,12 +12,14 @@ SEGMENT_ROWS = 512
 
 
 class SegmentRows:
-    """The newest labelled rows of every key: rings ``(K, R, D)``, in time order when read."""
+    """The ``size`` newest labelled rows of every key: rings ``(K, R, D)``, in time order when
+    read."""
 
-    def __init__(self, keys: int, width: int) -> None:
-        self.raw = np.zeros((keys, SEGMENT_ROWS, width))
-        self.y = np.zeros((keys, SEGMENT_ROWS))
-        self.row = np.full((keys, SEGMENT_ROWS), -1, np.int64)
+    def __init__(self, keys: int, width: int, size: int = SEGMENT_ROWS) -> None:
+        self.size = size
+        self.raw = np.zeros((keys, size, width))
+        self.y = np.zeros((keys, size))
+        self.row = np.full((keys, size), -1, np.int64)
         self.count = np.zeros(keys, np.int64)
         #: how many of the newest rows belong to the current segment
         self.inside = np.zeros(keys, np.int64)
@@ -26,12 +28,12 @@ class SegmentRows:
 
     def add(self, key: int, row: int, raw: NDArray[np.float64], y: float) -> None:
         """Append one labelled row of the current segment."""
-        slot = self.count[key] % SEGMENT_ROWS
+        slot = self.count[key] % self.size
         self.raw[key, slot] = raw
         self.y[key, slot] = y
         self.row[key, slot] = row
         self.count[key] += 1
-        self.inside[key] = min(self.inside[key] + 1, SEGMENT_ROWS)
+        self.inside[key] = min(self.inside[key] + 1, self.size)
         self.open[key] += 1
 
     def cut(self, key: int, onset: int) -> None:
@@ -45,6 +47,12 @@ class SegmentRows:
             array[key, slots] = array[key, order]
         self.inside[key] = inside
         self.open[key] = inside
+
+    def shorten(self, key: int, onset: int) -> None:
+        """The same, where rows have to keep their places: of late labels fewer are inside."""
+        slots = self._slots(key, int(self.inside[key]))[::-1]
+        older = np.flatnonzero(self.row[key, slots] < onset)
+        self.inside[key] = older[0] if len(older) else len(slots)
 
     def newest(self, key: int, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The newest ``min(n, inside)`` rows of the segment in time order: ``(m, D)``, ``(m,)``."""
@@ -62,7 +70,7 @@ class SegmentRows:
     def latest(self, key: int, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The ``min(n, all)`` rows that came last, in the order in which they came, whatever their
         segment; rows of the current one stand behind those of the segment before."""
-        slots = self._slots(key, min(n, int(self.count[key]), SEGMENT_ROWS))
+        slots = self._slots(key, min(n, int(self.count[key]), self.size))
         return self.raw[key, slots], self.y[key, slots]
 
     def sample(
@@ -73,12 +81,20 @@ class SegmentRows:
         """
         back = rng.integers(0, self.inside[key], rounds * n)
         back[::n] = 0
-        slots = (self.count[key] - 1 - back) % SEGMENT_ROWS
+        slots = (self.count[key] - 1 - back) % self.size
         return self.raw[key, slots], self.y[key, slots]
 
     def _slots(self, key: int, n: int) -> NDArray[np.int64]:
         last = int(self.count[key])
-        return np.arange(last - n, last) % SEGMENT_ROWS
+        return np.arange(last - n, last) % self.size
+
+    def grown(self, keys: int) -> SegmentRows:
+        """The same with room for ``keys`` keys."""
+        wide = SegmentRows(keys, self.raw.shape[2], self.size)
+        for name in self.FIELDS:
+            old = getattr(self, name)
+            getattr(wide, name)[: len(old)] = old
+        return wide
 
     FIELDS = ("raw", "y", "row", "count", "inside", "open")
 

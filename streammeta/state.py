@@ -16,7 +16,11 @@ from streammeta.encode import ColumnMap
 from streammeta.errors import ConfigError, StoreError, UsageError
 from streammeta.events import Label
 from streammeta.experts.bank import Bank
+from streammeta.experts.family import KEYS, PAST, Family, World
+from streammeta.experts.hats import Hats
+from streammeta.experts.heads import Heads
 from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
+from streammeta.experts.memory import Memory
 from streammeta.meta.net import Net
 from streammeta.mixture import VARIANCE_AT_BIRTH
 from streammeta.pending import Pending
@@ -90,15 +94,23 @@ class State:
         challengers = 0 if c.on_drift == "reset" else c.challengers
         learners = c.learners if challengers else ()
         scouts = tuple(f"scout-{name}@{rows}" for name in learners for rows in c.scouts)
-        self.bank = Bank(
-            self.net, self.task, c.rates, c.replay, challengers, scouts, len(SIMPLE_MEMBERS)
-        )
+        hatted = self.width if self.task == REGRESSION else self.columns.width
+        self.families: list[Family] = [
+            Hats(self.width, hatted, outputs, c.seed),
+            Heads(self.width, hatted, outputs),
+            Memory(self.width, hatted),
+        ]
+        of_families = sum(len(family.names) for family in self.families)
+        others = of_families + len(SIMPLE_MEMBERS)
+        self.bank = Bank(self.net, self.task, c.rates, c.replay, challengers, scouts, others)
+        self.in_families = slice(len(self.bank.rates), len(self.bank.rates) + of_families)
         self.initial = self.net.init(np.random.default_rng(c.seed), len(self.bank.rates))
         self.memory = TaskMemory(c.memory, c.support + c.query, self.width)
         self.sketch = Sketch(self.width, 1 if self.task == REGRESSION else LAG_COLUMNS)
         self.segment_rows = SegmentRows(0, self.width)
+        self.past = SegmentRows(0, self.width, PAST)
         self.references = References(self.net, self.width, self.task)
-        n, m = 0, len(self.bank.rates) + len(SIMPLE_MEMBERS)
+        n, m = 0, len(self.bank.rates) + others
         self.log_weights, self.slow_weights = np.zeros((n, m)), np.zeros((n, m))
         self.exponents, self.squares = pooling.fresh(n, m)
         self.variances = np.full((n, m), VARIANCE_AT_BIRTH)
@@ -120,7 +132,8 @@ class State:
 
     #: Arrays with a leading key axis that are the state's own, and what fills a new row.
     STACKED = (
-        "log_weights", "slow_weights", "exponents", "squares", "variances", "ages", "counts", "means", "spreads", "y_moments", "lags",
+        "log_weights", "slow_weights", "exponents", "squares", "variances", "ages", "counts",
+        "means", "spreads", "y_moments", "lags",
         "transitions", "prior", "segment", "segment_start", "segment_labels", "hosts",
     )  # fmt: skip
     #: Arrays without a key axis: what a young key borrows from all the others.
@@ -140,7 +153,16 @@ class State:
     @property
     def member_names(self) -> list[str]:
         """Names of the mixture's members, in order."""
-        return [*self.bank.names, *SIMPLE_MEMBERS]
+        of_families = [name for family in self.families for name in family.names]
+        return [*self.bank.names, *of_families, *SIMPLE_MEMBERS]
+
+    def world(self, key: int, centre: float, scale: float) -> World:
+        """How the families of a key are to read its rows."""
+        past = self.past
+        return World(
+            self.scaled, self.means[key], self.spreads[key], self.n_classes, self.task, centre,
+            scale, past.raw[key], past.y[key], int(past.count[key]), int(past.inside[key]),
+        )  # fmt: skip
 
     def key_index(self, name: str) -> int:
         """The row of a key; a new key starts from the same initial networks as all others."""
@@ -150,10 +172,19 @@ class State:
             self.key_names.append(name)
             if index >= len(self.segment):
                 self._grow_keys(max(1, 2 * index))
-            self.bank.start(index, self.initial, self.rows)
+            self.start(index)
             self.segment_start[index] = self.rows
             self.segmenters.append(self.segmenter())
         return index
+
+    def start(self, key: int) -> None:
+        """(Re)start every expert of a key."""
+        self.bank.start(key, self.initial, self.rows)
+        if key < KEYS:
+            for family in self.families:
+                family.start(key)
+        else:
+            self.bank.live[key, self.in_families] = False
 
     def beliefs(self, key: int) -> NDArray[np.float64]:
         """Log weights ``(M,)`` that the mixture uses for a key; a young one leans on the others."""
@@ -193,11 +224,10 @@ class State:
             new = np.full((keys, *old.shape[1:]), self.FILL.get(name, 0), old.dtype)
             new[: len(old)] = old
             setattr(self, name, new)
-        rows = SegmentRows(keys, self.width)
-        for name in SegmentRows.FIELDS:
-            old = getattr(self.segment_rows, name)
-            getattr(rows, name)[: len(old)] = old
-        self.segment_rows = rows
+        self.segment_rows = self.segment_rows.grown(keys)
+        self.past = self.past.grown(min(keys, KEYS))
+        for family in self.families:
+            family.grow_keys(keys)
         self.references.grow_keys(keys)
 
     def add_class(self, label: Label) -> int:
@@ -209,12 +239,16 @@ class State:
             if index >= self.net.sizes[-1]:
                 self._widen_outputs()
             self.bank.seed_class(index)
+            for family in self.families:
+                family.seed_class(index)
         return index
 
     def _widen_outputs(self) -> None:
         outputs = 2 * self.net.sizes[-1]
         wide = Net((*self.net.sizes[:-1], outputs))
         self.bank.widen_outputs(wide)
+        for family in self.families:
+            family.widen_outputs(outputs)
         self.references.widen_outputs(wide)
         self.initial = wide.init(np.random.default_rng(self.config.seed), len(self.bank.rates))
         self.net = wide
@@ -243,6 +277,9 @@ class State:
         tensors = {f"state/{n}": getattr(self, n) for n in self.STACKED + self.POOLED}
         tensors |= {f"bank/{n}": a for n, a in self.bank.tensors().items()}
         tensors |= {f"rows/{n}": getattr(self.segment_rows, n) for n in SegmentRows.FIELDS}
+        tensors |= {f"past/{n}": getattr(self.past, n) for n in SegmentRows.FIELDS}
+        for i, family in enumerate(self.families):
+            tensors |= {f"family-{i}/{n}": a for n, a in family.tensors().items()}
         tensors |= {f"memory/{n}": getattr(self.memory, n) for n in TaskMemory.FIELDS}
         kept, contexts = self.references.to_parts()
         tensors |= {f"reference/{n}": a for n, a in kept.items()}
@@ -287,17 +324,23 @@ class State:
         state._grow_keys(len(tensors["state/segment"]))
         homes: dict[str, Any] = {
             "state": state, "bank": state.bank, "rows": state.segment_rows,
-            "memory": state.memory,
+            "past": state.past, "memory": state.memory,
         }  # fmt: skip
         for name, array in tensors.items():
             home, _, attribute = name.partition("/")
             if home in homes:
                 setattr(homes[home], attribute, array.copy())
         state.memory.seen = info["memory"]["seen"]
+        for i, family in enumerate(state.families):
+            family.load(_parts(tensors, f"family-{i}/"))
         for home, fill, rows in (
             ("pending/", state.pending.load_parts, info["pending"]),
             ("reference/", state.references.load_parts, info["contexts"]),
         ):
-            parts = {n.removeprefix(home): a for n, a in tensors.items() if n.startswith(home)}
-            fill(parts, rows)
+            fill(_parts(tensors, home), rows)
         return state
+
+
+def _parts(tensors: dict[str, NDArray[Any]], home: str) -> dict[str, NDArray[Any]]:
+    """Those whose names begin with ``home``, by the rest of their names."""
+    return {n.removeprefix(home): a for n, a in tensors.items() if n.startswith(home)}

@@ -19,6 +19,7 @@ from streammeta.engine import Engine
 from streammeta.errors import ConfigError
 from streammeta.events import Adapted, DriftDetected, Event, MetaUpdated, Scored
 from streammeta.meta.parameters import MetaParameters, PlainSteps, RidgeHead
+from streammeta.pooling import POOLED
 from streammeta.registry import components
 from streammeta.units import inputs, standard_targets
 
@@ -127,14 +128,14 @@ def test_detectors_listen_to_the_mixture_without_its_scouts(
     real = core.predict
 
     def knowing(state: Any, key: int, raw: Any) -> Any:
-        members, mixed, centre, scale = real(state, key, raw)
+        members, said, centre, scale = real(state, key, raw)
         label, scouts = truth[state.rows], list(state.bank.scouts)
         if scouts and task == NUMBERS:
-            members[0, scouts, 0] = mixed[0, 0] = (label - centre) / scale
+            members[0, scouts, 0] = said[0, POOLED, 0] = (label - centre) / scale
         elif scouts and label in state.class_index:
             sure = np.eye(members.shape[2])[state.class_index[label]]
-            members[0, scouts] = mixed[0] = sure
-        return members, mixed, centre, scale
+            members[0, scouts] = said[0, POOLED] = sure
+        return members, said, centre, scale
 
     found = {}
     for name, predict in (("plain", real), ("knowing", knowing)):

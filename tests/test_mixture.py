@@ -31,8 +31,8 @@ class Panel:
         """Members said ``(M, O)``; the truth came; their losses."""
         here = self.live if awake is None else awake
         mixture.judge(
-            self.log_weights, self.slow_weights, self.variances, self.ages, self.live, here, said, truth,
-            self.classes, self.task, self.losses,
+            self.log_weights, self.slow_weights, self.variances, self.ages, self.live, here, said,
+            truth, self.classes, self.task, self.losses,
         )  # fmt: skip
         return self.losses
 

@@ -1,0 +1,284 @@
+"""Compiled networks on hat-basis inputs: most of them are zero, and cost nothing.
+
+A number x of a column is coded by itself, standardised, and by hats: piecewise-linear bumps over
+knots t_1 < ... < t_B that add up to 1, of which two at most are not 0. A unit that reads them is a
+piecewise-linear function of the column, whose value at a knot is its weight; so knots can be moved
+and the function kept, by reading it at the new ones. Columns are inputs
+``[x_0, hats of x_0, x_1, ..., then those without hats]``.
+
+Networks have one hidden layer of ReLU units; parameters are flat: weights ``(N, H)``, bias
+``(H,)``, weights ``(H, O)``, bias ``(O,)``. Steps are those of ``kernels.normalised_step``, and
+touch only what has a gradient.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from drift.stacked import drawn
+from streammeta.encode import CLIP
+from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, HUBER
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+#: With fewer knots a column is read as it is.
+FEWEST_KNOTS = 3
+#: Share of the values beyond the first and the last knot.
+BEYOND = 0.005
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def encode(
+    raw: F64, scaled: F64, means: F64, spreads: F64, knots: F64, n_knots: I64, places: I64,
+    values: F32,
+) -> int:  # fmt: skip
+    """The inputs of a raw row ``(D,)`` that are not 0: how many, their ``places`` and ``values``,
+    both ``(3 D,)``. ``knots (C, B)`` of the first C columns, ``n_knots (C,)`` of them in use."""
+    hatted, bins = knots.shape
+    n = 0
+    for c in range(len(raw)):
+        value = raw[c]
+        if np.isnan(value):
+            continue
+        z = value
+        if scaled[c] != 0.0:
+            z = (value - means[c]) / np.sqrt(spreads[c] + 1e-12)
+        z = min(max(z, -CLIP), CLIP)
+        place = c * (1 + bins) if c < hatted else hatted * bins + c
+        if z != 0.0:
+            places[n], values[n] = place, z
+            n += 1
+        if c >= hatted or n_knots[c] < FEWEST_KNOTS:
+            continue
+        own, last = knots[c], n_knots[c] - 1
+        low, high = 0, last
+        while high - low > 1:
+            middle = (low + high) // 2
+            if value >= own[middle]:
+                low = middle
+            else:
+                high = middle
+        share = min(max((value - own[low]) / (own[high] - own[low]), 0.0), 1.0)
+        if share < 1.0:
+            places[n], values[n] = place + 1 + low, 1.0 - share
+            n += 1
+        if share > 0.0:
+            places[n], values[n] = place + 1 + high, share
+            n += 1
+    return n
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def find_knots(column: F64, bins: int, out: F64) -> int:
+    """``out (bins,)`` <- the values of ``column (n,)`` where they are few, else quantiles of it;
+    how many there are."""
+    ordered = np.sort(column[~np.isnan(column)])
+    n = 0
+    for i in range(len(ordered)):
+        if n == 0 or ordered[i] > out[n - 1]:
+            if n == bins:
+                break
+            out[n] = ordered[i]
+            n += 1
+        if i == len(ordered) - 1:
+            return n
+    n = 0
+    for k in range(bins if len(ordered) else 0):
+        at = (BEYOND + (1.0 - 2.0 * BEYOND) * k / (bins - 1)) * (len(ordered) - 1)
+        low = int(at)
+        high = min(low + 1, len(ordered) - 1)
+        value = ordered[low] + (at - low) * (ordered[high] - ordered[low])
+        if n == 0 or value > out[n - 1]:
+            out[n] = value
+            n += 1
+    return n
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def move_knots(weights: F32, old: F64, n_old: int, new: F64, n_new: int) -> None:
+    """``weights (B, H)`` of one column's hats at ``old`` knots <- those of the same function at
+    ``new`` ones; 0 where there were none."""
+    before = weights[: len(old)].copy()
+    weights[:] = 0.0
+    if n_old < FEWEST_KNOTS:
+        return
+    low = 0
+    for k in range(n_new):
+        while low < n_old - 2 and old[low + 1] <= new[k]:
+            low += 1
+        share = min(max((new[k] - old[low]) / (old[low + 1] - old[low]), 0.0), 1.0)
+        for j in range(weights.shape[1]):
+            weights[k, j] = (1.0 - share) * before[low, j] + share * before[low + 1, j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def renew_knots(
+    rows: F64, scaled: F64, knots: F64, n_knots: I64, theta: F32, second: F32, hidden: int
+) -> None:
+    """Move the knots of every scaled column to quantiles of ``rows (n, D)``, and keep what the
+    networks ``theta (E, P)`` compute."""
+    hatted, bins = knots.shape
+    new = np.empty(bins)
+    for c in range(hatted):
+        if scaled[c] == 0.0:
+            continue
+        n = find_knots(rows[:, c].copy(), bins, new)
+        if n < FEWEST_KNOTS:
+            continue
+        start = (c * (1 + bins) + 1) * hidden
+        for e in range(len(theta)):
+            for array in (theta, second):
+                hats = array[e, start : start + bins * hidden].reshape(bins, hidden)
+                move_knots(hats, knots[c], n_knots[c], new, n)
+        knots[c, :n] = new[:n]
+        n_knots[c] = n
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _forward(
+    theta: F32, inputs: int, places: I64, values: F32, n: int, h: F32, out: F32, n_out: int
+) -> None:
+    """Hidden units ``h (H,)`` and outputs ``out (O,)``, the first ``n_out`` of them."""
+    hidden, outputs = len(h), len(out)
+    first = theta[: inputs * hidden].reshape(inputs, hidden)
+    bias = inputs * hidden
+    for j in range(hidden):
+        h[j] = theta[bias + j]
+    for i in range(n):
+        row, a = first[places[i]], values[i]
+        for j in range(hidden):
+            h[j] += a * row[j]
+    start = bias + hidden
+    second = theta[start : start + hidden * outputs].reshape(hidden, outputs)
+    for k in range(n_out):
+        out[k] = theta[start + hidden * outputs + k]
+    for j in range(hidden):
+        h[j] = max(h[j], np.float32(0.0))
+        if h[j] > 0.0:
+            for k in range(n_out):
+                out[k] += h[j] * second[j, k]
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _softmax(out: F32, n_out: int) -> None:
+    top, mass = out[0], np.float32(0.0)
+    for k in range(1, n_out):
+        top = max(top, out[k])
+    for k in range(n_out):
+        out[k] = np.exp(out[k] - top)
+        mass += out[k]
+    for k in range(n_out):
+        out[k] /= mass
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def predict_hats(
+    theta: F32, inputs: int, hidden: int, raw: F64, scaled: F64, means: F64, spreads: F64,
+    knots: F64, n_knots: I64, n_out: int, task: int, out: F64,
+) -> None:  # fmt: skip
+    """``out (n, E, O)`` <- what networks ``theta (E, P)`` say to raw rows ``(n, D)``."""
+    places, values = np.empty(3 * raw.shape[1], np.int64), np.empty(3 * raw.shape[1], np.float32)
+    h, logits = np.empty(hidden, np.float32), np.empty(out.shape[2], np.float32)
+    for r in range(len(raw)):
+        n = encode(raw[r], scaled, means, spreads, knots, n_knots, places, values)
+        for e in range(len(theta)):
+            _forward(theta[e], inputs, places, values, n, h, logits, n_out)
+            if task == CLASSIFICATION:
+                _softmax(logits, n_out)
+            for k in range(n_out):
+                out[r, e, k] = logits[k]
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _step(theta: F32, second: F32, grad: F32, rate: np.float32, scale: np.float32) -> None:
+    """``kernels.normalised_step`` with ``scale`` = 1 / correction."""
+    rest = np.float32(1.0) - DECAY
+    for k in range(len(theta)):
+        g = grad[k]
+        s = DECAY * second[k] + rest * g * g
+        s = s if g != 0.0 else second[k]
+        second[k] = s
+        theta[k] -= rate * g / (np.sqrt(s * scale) + EPS)
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def learn_batch(
+    theta: F32, second: F32, steps: int, rate: np.float32, inputs: int, hidden: int, outputs: int,
+    places: I64, values: F32, counts: I64, targets: F64, n_out: int, task: int,
+) -> None:  # fmt: skip
+    """The ``steps``-th step of one network ``(P,)`` on the mean gradient of rows given by their
+    inputs: ``places (n, 3 D)``, ``values (n, 3 D)``, ``counts (n,)``, ``targets (n,)``."""
+    cut = inputs * hidden
+    start = cut + hidden
+    end = start + hidden * outputs
+    head = theta[start:end].reshape(hidden, outputs)
+    grad = np.zeros(len(theta) - cut, np.float32)  # of all behind the first layer
+    by_head = grad[hidden : hidden + hidden * outputs].reshape(hidden, outputs)
+    touched = np.empty(places.size, np.int64)
+    slot_of = np.full(inputs, -1, np.int64)
+    first = np.empty((min(places.size, inputs), hidden), np.float32)
+    h, out = np.empty(hidden, np.float32), np.empty(outputs, np.float32)
+    delta = np.empty(hidden, np.float32)
+    share, n_touched = np.float32(1.0 / len(counts)), 0
+    for r in range(len(counts)):
+        _forward(theta, inputs, places[r], values[r], counts[r], h, out, n_out)
+        if task == CLASSIFICATION:
+            _softmax(out, n_out)
+            out[int(targets[r])] -= np.float32(1.0)
+        else:
+            out[0] = min(max(out[0] - np.float32(targets[r]), -HUBER), HUBER)
+        for k in range(n_out):
+            out[k] *= share
+            grad[hidden + hidden * outputs + k] += out[k]
+        for j in range(hidden):
+            delta[j] = np.float32(0.0)
+            if h[j] > 0.0:
+                for k in range(n_out):
+                    by_head[j, k] += h[j] * out[k]
+                    delta[j] += head[j, k] * out[k]
+                grad[j] += delta[j]
+        for i in range(counts[r]):
+            place, a = places[r, i], values[r, i]
+            slot = slot_of[place]
+            if slot < 0:
+                slot = n_touched
+                slot_of[place], touched[slot] = slot, place
+                first[slot] = 0.0
+                n_touched += 1
+            row = first[slot]
+            for j in range(hidden):
+                row[j] += a * delta[j]
+    scale = np.float32(1.0) / (np.float32(1.0) - DECAY ** np.float32(steps))
+    for i in range(n_touched):
+        at = touched[i] * hidden
+        _step(theta[at : at + hidden], second[at : at + hidden], first[i], rate, scale)
+    _step(theta[cut:], second[cut:], grad, rate, scale)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def learn_hats(
+    theta: F32, second: F32, steps: I64, rates: F32, batches: I64, inputs: int, hidden: int,
+    outputs: int, past: F64, past_y: F64, count: int, inside: int, scaled: F64, means: F64,
+    spreads: F64, knots: F64, n_knots: I64, n_out: int, task: int, centre: float, scale: float,
+    chance: int,
+) -> None:  # fmt: skip
+    """One step of each network ``theta (E, P)`` on the newest row of ``past (R, D)`` and, of those
+    with ``batches`` above 1, on so many: the others are drawn from the ``inside`` newest."""
+    most, width = batches.max(), 3 * past.shape[1]
+    places, values = np.empty((most, width), np.int64), np.empty((most, width), np.float32)
+    counts, targets = np.empty(most, np.int64), np.empty(most)
+    for i in range(most):
+        back = 0 if i == 0 else drawn(chance + i, inside)
+        slot = (count - 1 - back) % len(past)
+        counts[i] = encode(past[slot], scaled, means, spreads, knots, n_knots, places[i], values[i])
+        targets[i] = (past_y[slot] - centre) / scale
+    for e in range(len(theta)):
+        n = batches[e]
+        steps[e] += 1
+        learn_batch(theta[e], second[e], steps[e], rates[e], inputs, hidden, outputs, places[:n],
+                    values[:n], counts[:n], targets[:n], n_out, task)  # fmt: skip
