@@ -169,8 +169,13 @@ class VotingBank(Stored):
         false alarms may be the bank's.
 
         Unlike a detector it does not reset itself, so that the votes can be looked at.
+
+        Raises:
+            ValueError: there are more or fewer values than signals.
         """
         table = self._table
+        if len(values) != len(table):
+            raise ValueError(f"{len(values)} values; expected one for each of {len(table)} signals")
         for place, value in enumerate(values):
             table[place, VALUE] = value
         threshold = self._threshold if share == 1.0 else self._threshold - math.log(share)

@@ -84,7 +84,7 @@ class Watch:
         false alarms of its own."""
         values = [NAN] * len(self._names)
         values[0] = self._signals[0].update(value)
-        for place, other in enumerate(more, 1):
+        for place, other in enumerate(more[: len(values) - 1], 1):
             values[place] = other if other != other else self._signals[place].update(other)
         return self._bank.update(row, values, 0.5 if late else 1.0)
 

@@ -173,8 +173,8 @@ def judged(model: str, shown: LossStream, seed: int, max_delay: int = MAX_DELAY)
     """Show the losses from row ``warm_up`` on to a detector or dummy, and judge its alarms.
 
     Raises:
-        UsageError: too few losses, a drift before that row or after the last, no such detector, or
-            one that cannot read or be calibrated by these losses.
+        UsageError: too few losses, a drift among the first 30 or after the last, no such detector,
+            or one that cannot read or be calibrated by these losses.
     """
     for start, end in shown.drifts:
         if not start <= end < len(shown.values):

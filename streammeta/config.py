@@ -58,7 +58,7 @@ class ModelConfig(Section):
     )
 
     hidden: tuple[int, ...] = Field((40, 40), description="units of each hidden layer")
-    rates: tuple[float, ...] = Field((1e-3, 3e-3, 1e-2), description="step sizes of the bank")
+    rates: tuple[float, ...] = Field((3e-3,), description="step sizes of the bank's networks")
     lags: int = Field(2, ge=0, le=8, description="arrived labels given as features")
 
     learner: str = Field("meta_sgd", description="a meta-learner by name")
@@ -70,7 +70,7 @@ class ModelConfig(Section):
     outer_lr: float = Field(3e-3, gt=0)
     outer: OuterConfig = OuterConfig()
     tasks_per_update: int = Field(8, ge=1)
-    meta_every: int = Field(16, ge=0, description="labelled events per outer step, 0: none")
+    meta_every: int = Field(32, ge=0, description="labelled events per outer step, 0: none")
     support: int = Field(16, ge=1, le=128, description="rows of a task that are adapted on")
     query: int = Field(16, ge=1, le=128, description="later rows that judge the adaptation")
     memory: int = Field(512, ge=3, le=10_000, description="tasks kept for replay")

@@ -107,7 +107,7 @@ def ask(
         births = state.bank.births[key].copy()
         for i, (place, raw) in enumerate(rows):
             event = events[place]
-            label = decide(state, said[i, pooling.POOLED], centre, scale)
+            label = decide(state, said[i, pooling.ANSWER], centre, scale)
             asked[place] = Asked(
                 event.id, key, 0, event.ts, raw, members[i], births, label, said[i], centre, scale
             )
@@ -225,8 +225,8 @@ def predict(
             prior = moved / moved.sum()
         members[:, experts, :n_classes] = prior
     pooling.answer(
-        state.beliefs(key), state.slow_weights[key], state.exponents[key], state.bank.live[key],
-        scouts.start, scouts.stop, members, n_classes, state.task, said,
+        state.beliefs(key), state.slow_weights[key], state.exponents[key], state.voices[key],
+        state.bank.live[key], scouts.start, scouts.stop, members, n_classes, state.task, said,
     )  # fmt: skip
     return members, said, centre, scale
 
@@ -315,10 +315,15 @@ def score(state: State, asked: Asked, label: Label, target: float, learns: bool)
         live = state.bank.live[key]
         awake = asked.births == state.bank.births[key]
         truth = (target - asked.centre) / asked.scale
-        pooling.learn_pool(
-            state.exponents[key], state.squares[key], live & awake, members,
-            said[: pooling.MIXTURES], truth, state.n_classes, state.task,
-        )  # fmt: skip
+        if awake.any():  # else everything has begun anew since
+            pooling.learn_pool(
+                state.exponents[key], state.squares[key], live & awake, members,
+                said[: pooling.MIXTURES], truth, state.n_classes, state.task,
+            )  # fmt: skip
+            pooling.learn_voices(
+                state.voices[key], state.voice_variances[key], state.voice_ages[key], said, truth,
+                state.n_classes, state.task,
+            )  # fmt: skip
         losses = np.empty(len(live))
         before = state.log_weights[key].copy() if len(state.keys) > 1 else None
         mixture.judge(
@@ -326,9 +331,10 @@ def score(state: State, asked: Asked, label: Label, target: float, learns: bool)
             state.ages[key], live, awake, members, truth, state.n_classes, state.task, losses,
         )  # fmt: skip
         if before is not None:
+            heard = live & awake
             gained = state.log_weights[key] - mixture.DISCOUNT * before
-            pool = mixture.DISCOUNT * state.pool_weights + gained
-            state.pool_weights[:] = np.maximum(pool - pool.max(), mixture.WORST)
+            pool = (mixture.DISCOUNT * state.pool_weights + gained)[heard]
+            state.pool_weights[heard] = np.maximum(pool - pool.max(initial=-1e300), mixture.WORST)
         names = state.member_names
         values = (losses * asked.scale).tolist()
         experts = {n: v for n, v in zip(names, values, strict=True) if v == v}
@@ -431,11 +437,6 @@ def open_segment(state: State, key: int, alarm: Alarm, outputs: list[Output]) ->
     )
     if state.config.on_drift == "reset":
         state.start(key)
-        state.log_weights[key] = state.slow_weights[key] = 0.0
-        exponents, squares = pooling.fresh(1, len(state.log_weights[key]))
-        state.exponents[key], state.squares[key] = exponents[0], squares[0]
-        state.variances[key] = mixture.VARIANCE_AT_BIRTH
-        state.ages[key] = 0
 
 
 def close_task(state: State, asked: Asked, outputs: list[Output]) -> None:

@@ -18,7 +18,7 @@ from streammeta.meta.insight import Insight, insight
 from streammeta.meta.loss import Task
 from streammeta.meta.net import Net
 from streammeta.meta.parameters import MetaParameters, pick_device
-from streammeta.pooling import POOLED
+from streammeta.pooling import ANSWER
 from streammeta.replay import pose
 from streammeta.snapshot import Snapshot
 from streammeta.state import State
@@ -98,7 +98,7 @@ class Engine:
         features = self.state.columns.row(x, grow=False)
         raw = core.with_lags(self.state, index, features)
         _, said, centre, scale = core.predict(self.state, index, raw[None])
-        return core.decide(self.state, said[0, POOLED], centre, scale)
+        return core.decide(self.state, said[0, ANSWER], centre, scale)
 
     def learn(self, x: Mapping[str, Value], y: Label, *, key: str = "") -> list[Output]:
         """Answer ``x``, then learn its label, then take the outer steps that are due."""

@@ -150,7 +150,8 @@ def judge(
     task: int,
     losses: Floats,
 ) -> None:
-    """Score every awake member on one label, move the weights, write ``losses (M,)``.
+    """Score every awake member on one label, move the weights of the quick mixture and of the slow
+    one, write ``losses (M,)``.
 
     ``predictions (M, O)`` are those made when the question was asked. ``losses`` holds 0/1
     errors or absolute errors in standardised units, NaN for members that were not awake. A

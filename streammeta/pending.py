@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streammeta.events import Label
-from streammeta.pooling import POOLED, STEADY
+from streammeta.pooling import ANSWER, STEADY
 
 
 class Asked(NamedTuple):
@@ -35,7 +35,7 @@ class Asked(NamedTuple):
     @property
     def mixed(self) -> NDArray[np.float64]:
         """``(O,)``: the answer."""
-        answer: NDArray[np.float64] = self.said[POOLED]
+        answer: NDArray[np.float64] = self.said[ANSWER]
         return answer
 
     @property

@@ -8,9 +8,12 @@ a newcomer speaks through them until the pool has learned what to make of it.
 
 Classes: p(c) ~ exp(sum_m v_m (log p_m(c) - mean over classes)), ``v`` by normalised gradient steps
 on log loss. Values: f = g + sum_m v_m (p_m - g), where g is the mean of both mixtures, by steps on
-Huber's loss. Source: the logarithmic opinion pool (Genest & Zidek 1986, Statistical Science 1),
-with weights learned online as in gated linear mixing of compressors (Mattern 2012, Data
-Compression Conference, "Mixing strategies in data compression").
+Huber's loss. After a change the quick mixture may be ahead: the answer is a mixture of it, the slow
+one and the pool, by what each has lost in the last tens of events.
+
+Source: the logarithmic opinion pool (Genest & Zidek 1986, Statistical Science 1), with weights
+learned online as in gated linear mixing of compressors (Mattern 2012, Data Compression
+Conference).
 """
 
 from __future__ import annotations
@@ -20,16 +23,19 @@ from numba import njit
 from numpy.typing import NDArray
 
 from streammeta.experts.kernels import HUBER, REGRESSION
-from streammeta.mixture import blend
+from streammeta.mixture import DISCOUNT, believe, blend, class_score, value_score
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+I64 = NDArray[np.int64]
 
 #: Rows of all that is said to a question: by the quick mixture and the slow one, which join the
-#: members, by the quick one without its scouts, and by the pool.
-QUICK, SLOW, STEADY, POOLED = range(4)
-SAID, MIXTURES = 4, 2
-RATE = 3e-3  # of a step, in units of an exponent
+#: members, by the pool; the answer, which is a mixture of these three; and what the quick one says
+#: without its scouts.
+QUICK, SLOW, POOLED, ANSWER, STEADY = range(5)
+SAID, MIXTURES, VOICES = 5, 2, 3
+#: Of a step, in units of an exponent, were there one member; of M it is divided by sqrt(M).
+RATE = 0.01
 MEMORY = 0.999  # of the mean square of each gradient
 SQUARE_AT_BIRTH = 0.1  # what that begins with
 LEAST = 1e-3  # a gradient's root mean square counts as, at least
@@ -37,11 +43,11 @@ LEAST = 1e-3  # a gradient's root mean square counts as, at least
 FLOOR, FLOOR_OF_MANY = 0.01, 0.1
 
 
-def fresh(keys: int, members: int) -> tuple[Floats, Floats]:
-    """Exponents and mean squares ``(keys, members + MIXTURES)`` of pools that have not begun."""
-    exponents = np.zeros((keys, members + MIXTURES))
-    exponents[:, members:] = 1.0 / MIXTURES
-    return exponents, np.full(exponents.shape, SQUARE_AT_BIRTH)
+def fresh(members: int) -> tuple[Floats, Floats]:
+    """Exponents and mean squares ``(members + MIXTURES,)`` of a pool that has not begun."""
+    exponents = np.zeros(members + MIXTURES)
+    exponents[members:] = 1.0 / MIXTURES
+    return exponents, np.full(len(exponents), SQUARE_AT_BIRTH)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -108,11 +114,11 @@ def _value(exponents: Floats, live: Flags, members: Floats, shared: Floats) -> f
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def answer(
-    quick: Floats, slow: Floats, exponents: Floats, live: Flags, scouts: int, after: int,
-    members: Floats, n_classes: int, task: int, said: Floats,
+    quick: Floats, slow: Floats, exponents: Floats, voices: Floats, live: Flags, scouts: int,
+    after: int, members: Floats, n_classes: int, task: int, said: Floats,
 ) -> None:  # fmt: skip
     """``said (n, SAID, O)`` <- what mixtures and pool make of ``members (n, M, O)``, of which
-    those from ``scouts`` to ``after`` are scouts."""
+    those from ``scouts`` to ``after`` are scouts; ``voices (3,)``: log weights in the answer."""
     out = np.zeros((len(members), members.shape[2]))
     for row, weights in ((QUICK, quick), (SLOW, slow)):
         blend(weights, live, members, n_classes, task, out)
@@ -126,6 +132,24 @@ def answer(
         said[:, STEADY] = said[:, QUICK]
     pool(exponents, live, members, said[:, :MIXTURES], n_classes, task, out)
     said[:, POOLED] = out
+    blend(voices, np.ones(VOICES, np.bool_), said[:, :VOICES], n_classes, task, out)
+    said[:, ANSWER] = out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def learn_voices(
+    voices: Floats, variances: Floats, ages: I64, said: Floats, truth: float, n_classes: int,
+    task: int,
+) -> None:  # fmt: skip
+    """Move the weights ``(3,)`` of mixtures and pool by what ``said (SAID, O)`` is worth."""
+    scores, all_of = np.zeros(VOICES), np.ones(VOICES, np.bool_)
+    for v in range(VOICES):
+        if task == REGRESSION:
+            scores[v], variances[v] = value_score(truth - said[v, 0], variances[v], ages[v])
+        else:
+            _, scores[v] = class_score(said[v], int(truth), n_classes)
+        ages[v] += 1
+    believe(voices, all_of, all_of, scores, DISCOUNT)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -135,7 +159,7 @@ def learn_pool(
 ) -> None:  # fmt: skip
     """A step for the exponents ``(M + 2,)`` of those who were ``awake (M,)``; ``members (M, O)``
     and ``shared (2, O)`` are what was said then."""
-    count = len(awake)
+    count, rate = len(awake), RATE / np.sqrt(len(awake) + MIXTURES)
     leans = np.zeros((count + MIXTURES, n_classes))
     p = np.zeros((1, max(n_classes, 1)))
     pool(exponents, awake, members.reshape(1, members.shape[0], members.shape[1]),
@@ -156,4 +180,4 @@ def learn_pool(
                 gradient += p[0, c] * leans[m, c]
         if np.isfinite(gradient):
             squares[m] = MEMORY * squares[m] + (1.0 - MEMORY) * gradient * gradient
-            exponents[m] -= RATE * gradient / (np.sqrt(squares[m]) + LEAST)
+            exponents[m] -= rate * gradient / (np.sqrt(squares[m]) + LEAST)

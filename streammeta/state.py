@@ -45,7 +45,7 @@ class State:
     """The state of a stream; arrays have one row for each key.
 
     ``K`` keys, ``D`` raw columns (features, then lagged labels), ``M`` members of the mixture
-    (the bank's experts, then ``SIMPLE_MEMBERS``), ``O`` outputs.
+    (the bank's experts, the families', then ``SIMPLE_MEMBERS``), ``O`` outputs.
     """
 
     config: ModelConfig
@@ -96,7 +96,7 @@ class State:
         scouts = tuple(f"scout-{name}@{rows}" for name in learners for rows in c.scouts)
         hatted = self.width if self.task == REGRESSION else self.columns.width
         self.families: list[Family] = [
-            Hats(self.width, hatted, outputs, c.seed),
+            Hats(self.width, hatted, outputs, c.seed, replay=c.replay),
             Heads(self.width, hatted, outputs),
             Memory(self.width, hatted),
         ]
@@ -112,7 +112,11 @@ class State:
         self.references = References(self.net, self.width, self.task)
         n, m = 0, len(self.bank.rates) + others
         self.log_weights, self.slow_weights = np.zeros((n, m)), np.zeros((n, m))
-        self.exponents, self.squares = pooling.fresh(n, m)
+        self.exponents = np.zeros((n, m + pooling.MIXTURES))
+        self.squares = np.zeros_like(self.exponents)
+        self.voices = np.zeros((n, pooling.VOICES))
+        self.voice_variances = np.full((n, pooling.VOICES), VARIANCE_AT_BIRTH)
+        self.voice_ages = np.zeros((n, pooling.VOICES), np.int64)
         self.variances = np.full((n, m), VARIANCE_AT_BIRTH)
         self.ages = np.zeros((n, m), np.int64)
         self.counts = np.zeros((n, self.width))
@@ -132,13 +136,13 @@ class State:
 
     #: Arrays with a leading key axis that are the state's own, and what fills a new row.
     STACKED = (
-        "log_weights", "slow_weights", "exponents", "squares", "variances", "ages", "counts",
-        "means", "spreads", "y_moments", "lags",
+        "log_weights", "slow_weights", "exponents", "squares", "voices", "voice_variances",
+        "voice_ages", "variances", "ages", "counts", "means", "spreads", "y_moments", "lags",
         "transitions", "prior", "segment", "segment_start", "segment_labels", "hosts",
     )  # fmt: skip
     #: Arrays without a key axis: what a young key borrows from all the others.
     POOLED = ("pool_weights", "pool_y")
-    FILL = {"variances": VARIANCE_AT_BIRTH, "lags": np.nan, "hosts": -1}  # noqa: RUF012
+    FILL = {"lags": np.nan, "hosts": -1}  # noqa: RUF012
 
     @property
     def scaled(self) -> NDArray[np.float64]:
@@ -178,16 +182,21 @@ class State:
         return index
 
     def start(self, key: int) -> None:
-        """(Re)start every expert of a key."""
+        """(Re)start every expert of a key, and what is made of them."""
         self.bank.start(key, self.initial, self.rows)
+        self.log_weights[key] = self.slow_weights[key] = self.voices[key] = 0.0
+        self.variances[key] = self.voice_variances[key] = VARIANCE_AT_BIRTH
+        self.ages[key] = self.voice_ages[key] = 0
+        self.exponents[key], self.squares[key] = pooling.fresh(self.log_weights.shape[1])
         if key < KEYS:
+            self.past.count[key] = self.past.inside[key] = 0
             for family in self.families:
                 family.start(key)
         else:
             self.bank.live[key, self.in_families] = False
 
     def beliefs(self, key: int) -> NDArray[np.float64]:
-        """Log weights ``(M,)`` that the mixture uses for a key; a young one leans on the others."""
+        """Log weights ``(M,)`` of the quick mixture of a key; a young one leans on the others."""
         own: NDArray[np.float64] = self.log_weights[key]
         if len(self.keys) < 2:
             return own
@@ -278,8 +287,8 @@ class State:
         tensors |= {f"bank/{n}": a for n, a in self.bank.tensors().items()}
         tensors |= {f"rows/{n}": getattr(self.segment_rows, n) for n in SegmentRows.FIELDS}
         tensors |= {f"past/{n}": getattr(self.past, n) for n in SegmentRows.FIELDS}
-        for i, family in enumerate(self.families):
-            tensors |= {f"family-{i}/{n}": a for n, a in family.tensors().items()}
+        for family in self.families:
+            tensors |= {f"{type(family).__name__}/{n}": a for n, a in family.tensors().items()}
         tensors |= {f"memory/{n}": getattr(self.memory, n) for n in TaskMemory.FIELDS}
         kept, contexts = self.references.to_parts()
         tensors |= {f"reference/{n}": a for n, a in kept.items()}
@@ -331,8 +340,8 @@ class State:
             if home in homes:
                 setattr(homes[home], attribute, array.copy())
         state.memory.seen = info["memory"]["seen"]
-        for i, family in enumerate(state.families):
-            family.load(_parts(tensors, f"family-{i}/"))
+        for family in state.families:
+            family.load(_parts(tensors, f"{type(family).__name__}/"))
         for home, fill, rows in (
             ("pending/", state.pending.load_parts, info["pending"]),
             ("reference/", state.references.load_parts, info["contexts"]),

@@ -19,7 +19,7 @@ from streammeta.engine import Engine
 from streammeta.errors import ConfigError
 from streammeta.events import Adapted, DriftDetected, Event, MetaUpdated, Scored
 from streammeta.meta.parameters import MetaParameters, PlainSteps, RidgeHead
-from streammeta.pooling import POOLED
+from streammeta.pooling import ANSWER
 from streammeta.registry import components
 from streammeta.units import inputs, standard_targets
 
@@ -131,10 +131,10 @@ def test_detectors_listen_to_the_mixture_without_its_scouts(
         members, said, centre, scale = real(state, key, raw)
         label, scouts = truth[state.rows], list(state.bank.scouts)
         if scouts and task == NUMBERS:
-            members[0, scouts, 0] = said[0, POOLED, 0] = (label - centre) / scale
+            members[0, scouts, 0] = said[0, ANSWER, 0] = (label - centre) / scale
         elif scouts and label in state.class_index:
             sure = np.eye(members.shape[2])[state.class_index[label]]
-            members[0, scouts] = said[0, POOLED] = sure
+            members[0, scouts] = said[0, ANSWER] = sure
         return members, said, centre, scale
 
     found = {}
@@ -179,7 +179,7 @@ def test_scouts_know_a_new_world_before_any_alarm(task: Any) -> None:
         engine = Engine(config(task, on_drift="ignore", scouts=scouts))
         losses = [scored.loss for scored in of(Scored, run(engine, events))]
         late[scouts] = np.mean(losses[2_000:])
-    assert late[(8, 24)] < 0.8 * late[()]
+    assert late[(8, 24)] < 0.92 * late[()], "the other experts follow at their own pace, too"
 
 
 def test_the_partner_learns_beside_the_learner_and_is_told_apart() -> None:

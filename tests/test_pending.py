@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from streammeta.pending import Asked, Pending
+from streammeta.pooling import SAID
 
 
 def question(name: str, ts: float | None = None, outputs: int = 2, row: int = 0) -> Asked:
     rng = np.random.default_rng(row)
     return Asked(
         name, 0, row, ts, rng.normal(size=3), rng.random((4, outputs)),
-        np.arange(4) + row, "mon", rng.random(outputs), rng.random(outputs), 0.5, 2.0,
+        np.arange(4) + row, "mon", rng.random((SAID, outputs)), 0.5, 2.0,
     )  # fmt: skip
 
 

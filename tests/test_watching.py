@@ -147,10 +147,10 @@ def test_rarer_false_alarms_can_be_asked_for() -> None:
 
 def test_named_detectors_take_the_place_of_the_bank() -> None:
     events = turning(2, 300)
-    alarms = of(DriftDetected, run(Engine(config(CLASSES, detectors=("adwin",))), events))
-    assert {alarm.detector for alarm in alarms} == {"adwin"}
+    alarms = of(DriftDetected, run(Engine(config(CLASSES, detectors=("cusum",))), events))
+    assert {alarm.detector for alarm in alarms} == {"cusum"}
     assert all(a.explanation is not None and a.explanation.shape == "" for a in alarms)
-    both = of(DriftDetected, run(Engine(config(CLASSES, detectors=("bank", "adwin"))), events))
+    both = of(DriftDetected, run(Engine(config(CLASSES, detectors=("bank", "cusum"))), events))
     assert both[0].row <= alarms[0].row
 
 

@@ -3,12 +3,14 @@
 A number x of a column is coded by itself, standardised, and by hats: piecewise-linear bumps over
 knots t_1 < ... < t_B that add up to 1, of which two at most are not 0. A unit that reads them is a
 piecewise-linear function of the column, whose value at a knot is its weight; so knots can be moved
-and the function kept, by reading it at the new ones. Columns are inputs
+by reading the function at the new ones. Columns are inputs
 ``[x_0, hats of x_0, x_1, ..., then those without hats]``.
 
 Networks have one hidden layer of ReLU units; parameters are flat: weights ``(N, H)``, bias
 ``(H,)``, weights ``(H, O)``, bias ``(O,)``. Steps are those of ``kernels.normalised_step``, and
 touch only what has a gradient.
+
+What is compiled with ``fastmath`` calls nothing that looks for NaN: numba hands the option down.
 """
 
 from __future__ import annotations
@@ -79,6 +81,8 @@ def find_knots(column: F64, bins: int, out: F64) -> int:
     how many there are."""
     ordered = np.sort(column[~np.isnan(column)])
     n = 0
+    if bins < FEWEST_KNOTS:
+        return 0
     for i in range(len(ordered)):
         if n == 0 or ordered[i] > out[n - 1]:
             if n == bins:
@@ -120,8 +124,8 @@ def move_knots(weights: F32, old: F64, n_old: int, new: F64, n_new: int) -> None
 def renew_knots(
     rows: F64, scaled: F64, knots: F64, n_knots: I64, theta: F32, second: F32, hidden: int
 ) -> None:
-    """Move the knots of every scaled column to quantiles of ``rows (n, D)``, and keep what the
-    networks ``theta (E, P)`` compute."""
+    """Move the knots of every scaled column to quantiles of ``rows (n, D)``; what networks ``theta
+    (E, P)`` compute there is kept, and so are the mean squares ``second`` of their gradients."""
     hatted, bins = knots.shape
     new = np.empty(bins)
     for c in range(hatted):
@@ -176,7 +180,7 @@ def _softmax(out: F32, n_out: int) -> None:
         out[k] /= mass
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def predict_hats(
     theta: F32, inputs: int, hidden: int, raw: F64, scaled: F64, means: F64, spreads: F64,
     knots: F64, n_knots: I64, n_out: int, task: int, out: F64,

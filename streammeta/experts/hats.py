@@ -33,6 +33,7 @@ class Hats(Stacked):
         hatted: the first C of them are numbers, or may be.
         outputs: room for so many classes, 1 for values.
         seed: of the initial weights and of what is rehearsed.
+        replay: whether one of them rehearses.
     """
 
     FIELDS = ("theta", "second", "steps", "knots", "n_knots")
@@ -42,16 +43,19 @@ class Hats(Stacked):
     knots: Floats
     n_knots: NDArray[np.int64]
 
-    def __init__(self, width: int, hatted: int, outputs: int, seed: int) -> None:
+    def __init__(
+        self, width: int, hatted: int, outputs: int, seed: int, *, replay: bool = True
+    ) -> None:
         self.width, self.hatted, self.seed = width, hatted, seed
         self.chances = start_of(seed)
         self.inputs = width + hatted * BINS
         self.net = Net((self.inputs, HIDDEN, outputs))
-        self.rates = np.array([*RATES, *REHEARSING], np.float32)
-        self.batches = np.array([1] * len(RATES) + [BATCH] * len(REHEARSING), np.int64)
+        rehearsing = REHEARSING if replay else ()
+        self.rates = np.array([*RATES, *rehearsing], np.float32)
+        self.batches = np.array([1] * len(RATES) + [BATCH] * len(rehearsing), np.int64)
         self.single = np.ones_like(self.batches)  # while there are no others to draw from
         self.names = tuple(f"hat@{r:g}" for r in RATES)
-        self.names += tuple(f"hat-replay@{r:g}" for r in REHEARSING)
+        self.names += tuple(f"hat-replay@{r:g}" for r in rehearsing)
         self._allocate()
 
     def _fresh(self) -> dict[str, NDArray[Any]]:

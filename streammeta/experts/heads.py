@@ -1,4 +1,10 @@
-"""Bayesian linear heads on hat-basis inputs: exact after every row, with forgetting."""
+"""Bayesian linear heads on hat-basis inputs: exact after every row, with forgetting.
+
+What a row says replaces what earlier rows said of the same direction of the inputs, and of no
+other: inputs that are not shown are not forgotten (directional forgetting, Kulhavy 1987,
+Automatica 23). Along a row x with covariance P and r = x'Px it leaves r / (1 + r) / lambda. A row
+is of one direction out of d: for a memory of so many rows, lambda is 1 - d / rows.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +21,14 @@ from streammeta.experts.kernels import REGRESSION
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-#: What a row counts for after each further one.
-FORGETTING = (0.9999, 0.999)
+#: Rows that a head remembers, and the least that is left of what it knew of a direction.
+MEMORIES, LEFT = (10_000, 1_000), 0.5
 RIDGE = 1.0
-BINS = 10
-#: Inputs that a head has room for: those that were first not 0.
-ROOM = 192
+#: Inputs that a head has room for, those that were first not 0; and hats of a column, fewer where
+#: there are so many columns that they would not fit. Of more columns than that some are not read.
+ROOM, BINS = 192, 10
 #: Labels at which knots are put anew, then at each fourfold; the heads learn again what is kept.
 RENEWED, TIMES = 64, 4
-#: Mean variance of a weight, in units of that at birth, above which nothing is forgotten: inputs
-#: that are never shown would be forgotten without end.
-WIDEST = 10.0
 #: Bounds of how sharply classes are told apart, at birth, and the step by which it is learned.
 SHARP_AT_BIRTH, SHARPEST, BLUNTEST, SHARPENING = 4.0, 20.0, 0.5, 0.01
 
@@ -63,30 +66,28 @@ def _say(weights: Floats, places: I64, values: F32, n: int, n_out: int, out: Flo
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def _learn(
     weights: Floats, cover: Floats, used: int, places: I64, values: F32, n: int, target: float,
-    n_out: int, task: int, forgetting: float, said: Floats,
+    n_out: int, task: int, memory: float, said: Floats,
 ) -> None:  # fmt: skip
-    """Recursive least squares (Haykin, Adaptive Filter Theory, ch. 13): ``weights (ROOM, O)`` and
-    ``cover (ROOM, ROOM)`` of their first ``used`` rows; ``said (O,)`` is the answer before."""
-    gain = np.zeros(used)
+    """Recursive least squares with directional forgetting: ``weights (ROOM, O)``, covariance
+    ``cover (ROOM, ROOM)``, of both the first ``used`` rows; ``said (O,)``: the answer before."""
+    gain, spread = np.zeros(used), 0.0
     for i in range(n):
         row = cover[places[i]]
         for j in range(used):
             gain[j] += values[i] * row[j]
-    spread, trace = forgetting, 0.0
     for i in range(n):
         spread += values[i] * gain[places[i]]
     for k in range(n_out):
         truth = target if task == REGRESSION else (1.0 if k == int(target) else 0.0)
-        step = (truth - said[k]) / spread
+        step = (truth - said[k]) / (1.0 + spread)
         for j in range(used):
             weights[j, k] += step * gain[j]
+    kept = max(1.0 - used / memory, LEFT) * (1.0 + spread)
+    part = (kept - 1.0) / (kept * max(spread, 1e-12))
     for j in range(used):
-        trace += cover[j, j]
-    rest = 1.0 / forgetting if trace < WIDEST * used / RIDGE else 1.0
-    for j in range(used):
-        row, part = cover[j], gain[j] / spread
+        row, own = cover[j], part * gain[j]
         for k in range(used):
-            row[k] = rest * (row[k] - part * gain[k])
+            row[k] -= own * gain[k]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -122,7 +123,7 @@ def predict_heads(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def learn_heads(
-    weights: Floats, cover: Floats, sharp: Floats, slots: I64, forgetting: Floats, raw: Floats,
+    weights: Floats, cover: Floats, sharp: Floats, slots: I64, memories: Floats, raw: Floats,
     target: float, scaled: Floats, means: Floats, spreads: Floats, knots: Floats, n_knots: I64,
     n_out: int, task: int,
 ) -> None:  # fmt: skip
@@ -141,12 +142,12 @@ def learn_heads(
                 max(sharp[e] * np.exp(SHARPENING * sharp[e] * slope), BLUNTEST), SHARPEST
             )
         _learn(weights[e], cover[e], slots[0] + 1, places, values, n, target, n_out, task,
-               forgetting[e], said)  # fmt: skip
+               memories[e], said)  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def renew_heads(
-    weights: Floats, cover: Floats, sharp: Floats, slots: I64, forgetting: Floats, rows: Floats,
+    weights: Floats, cover: Floats, sharp: Floats, slots: I64, memories: Floats, rows: Floats,
     targets: Floats, scaled: Floats, means: Floats, spreads: Floats, knots: Floats, n_knots: I64,
     n_out: int, task: int,
 ) -> None:  # fmt: skip
@@ -155,11 +156,11 @@ def renew_heads(
         if scaled[c] != 0.0:
             found = find_knots(rows[:, c].copy(), knots.shape[1], knots[c])
             n_knots[c] = found if found >= FEWEST_KNOTS else 0
-    weights[:], cover[:], slots[:] = 0.0, 0.0, 0
+    weights[:], cover[:], slots[:], sharp[:] = 0.0, 0.0, 0, SHARP_AT_BIRTH
     for j in range(cover.shape[1]):
         cover[:, j, j] = 1.0 / RIDGE
     for i in range(len(rows)):
-        learn_heads(weights, cover, sharp, slots, forgetting, rows[i], targets[i], scaled, means,
+        learn_heads(weights, cover, sharp, slots, memories, rows[i], targets[i], scaled, means,
                     spreads, knots, n_knots, n_out, task)  # fmt: skip
 
 
@@ -181,19 +182,21 @@ class Heads(Stacked):
     n_knots: I64
 
     def __init__(self, width: int, hatted: int, outputs: int) -> None:
-        self.inputs, self.hatted, self.outputs = width + hatted * BINS, hatted, outputs
-        self.names = tuple(f"head@{rate:g}" for rate in FORGETTING)
-        self.forgetting = np.array(FORGETTING)
+        bins = min(BINS, (ROOM - 1 - width) // max(hatted, 1))
+        self.bins = bins if bins >= FEWEST_KNOTS else 0
+        self.inputs, self.hatted, self.outputs = width + hatted * self.bins, hatted, outputs
+        self.names = tuple(f"head@{rows}" for rows in MEMORIES)
+        self.memories = np.array(MEMORIES, np.float64)
         self._allocate()
 
     def _fresh(self) -> dict[str, NDArray[Any]]:
-        heads = len(FORGETTING)
+        heads = len(MEMORIES)
         return {
             "weights": np.zeros((heads, ROOM, self.outputs)),
             "cover": np.tile(np.eye(ROOM) / RIDGE, (heads, 1, 1)),
             "sharp": np.full(heads, SHARP_AT_BIRTH),
             "slots": np.zeros(1 + self.inputs, np.int64),
-            "knots": np.zeros((self.hatted, BINS)),
+            "knots": np.zeros((self.hatted, self.bins)),
             "n_knots": np.zeros(self.hatted, np.int64),
         }
 
@@ -213,9 +216,9 @@ class Heads(Stacked):
             kept = kept[-1:]
         rows, targets = world.rows[kept], (world.targets[kept] - world.centre) / world.scale
         if len(kept) > 1:
-            renew_heads(*own, self.forgetting, rows, targets, *read, world.n_classes, world.task)
+            renew_heads(*own, self.memories, rows, targets, *read, world.n_classes, world.task)
         else:
-            learn_heads(*own, self.forgetting, rows[0], targets[0], *read, world.n_classes,
+            learn_heads(*own, self.memories, rows[0], targets[0], *read, world.n_classes,
                         world.task)  # fmt: skip
 
     def seed_class(self, index: int) -> None:

@@ -1,0 +1,349 @@
+"""Families of experts: laws that all of them keep, and kernels beside what they stand for."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from streammeta.encode import CLIP
+from streammeta.experts import hat_kernels, heads, memory
+from streammeta.experts.family import KEYS, PAST, Family, World
+from streammeta.experts.hats import Hats
+from streammeta.experts.heads import Heads
+from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, REGRESSION
+from streammeta.experts.memory import Memory
+
+Floats = NDArray[np.float64]
+WIDTH, HATTED = 5, 4
+MEANS, SPREADS = np.array([3.0, 3.0, 3.0, 3.0, 0.0]), np.array([4.0, 4.0, 4.0, 4.0, 1.0])
+CENTRE, SCALE = 100.0, 7.0  # of values
+FAMILIES: dict[str, Any] = {
+    "hats": lambda outputs: Hats(WIDTH, HATTED, outputs, 3),
+    "heads": lambda outputs: Heads(WIDTH, HATTED, outputs),
+    "memory": lambda outputs: Memory(WIDTH, HATTED),
+}
+both_tasks = pytest.mark.parametrize("task", [CLASSIFICATION, REGRESSION])
+every_family = pytest.mark.parametrize("name", FAMILIES)
+
+
+class Stream:
+    """Rows of one key whose label depends on two of its columns; the last column is a code."""
+
+    def __init__(self, task: int, seed: int = 0, missing: float = 0.0) -> None:
+        self.task, self.rng, self.missing = task, np.random.default_rng(seed), missing
+        self.scaled = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
+        self.rows, self.targets, self.seen = np.zeros((PAST, WIDTH)), np.zeros(PAST), 0
+        self.n_classes = 2 if task == CLASSIFICATION else 1
+        self.units = (0.0, 1.0) if task == CLASSIFICATION else (CENTRE, SCALE)
+        self.turned = False
+
+    def row(self) -> tuple[Floats, float]:
+        raw = self.rng.normal(size=WIDTH)
+        raw[4] = float(self.rng.random() < 0.5)
+        bent = abs(raw[0]) - 0.8 + 0.3 * raw[1]
+        bent = -bent if self.turned else bent
+        truth = float(bent > 0.0) if self.task == CLASSIFICATION else CENTRE + SCALE * bent
+        raw = MEANS + np.sqrt(SPREADS) * raw
+        raw[self.rng.random(WIDTH) < self.missing] = math.nan
+        return raw, truth
+
+    def world(self) -> World:
+        return World(self.scaled, MEANS, SPREADS, self.n_classes, self.task, *self.units, self.rows,
+                     self.targets, self.seen, min(self.seen, PAST))  # fmt: skip
+
+    def teach(self, family: Family, rows: int, key: int = 0) -> None:
+        for _ in range(rows):
+            raw, truth = self.row()
+            self.rows[self.seen % PAST], self.targets[self.seen % PAST] = raw, truth
+            self.seen += 1
+            family.learn(key, self.world())
+
+    def ask(self, family: Family, raw: Floats, key: int = 0, outputs: int = 0) -> Floats:
+        out = np.zeros((len(raw), len(family.names), outputs or self.n_classes))
+        family.predict(key, raw, self.world(), out)
+        return out
+
+    def loss(self, family: Family, rows: int = 400) -> Floats:
+        """Of each member: errors, or mean absolute errors."""
+        shown = [self.row() for _ in range(rows)]
+        said = self.ask(family, np.array([raw for raw, _ in shown]))
+        truths = np.array([truth for _, truth in shown])
+        if self.task == REGRESSION:
+            off: Floats = np.abs(said[:, :, 0] - (truths[:, None] - CENTRE) / SCALE)
+        else:
+            off = (said.argmax(2) != truths[:, None]).astype(np.float64)
+        found: Floats = off.mean(0)
+        return found
+
+
+def made(name: str, task: int, keys: int = 1) -> Family:
+    family: Family = FAMILIES[name](2 if task == CLASSIFICATION else 1)
+    family.grow_keys(keys)
+    return family
+
+
+# -- laws --------------------------------------------------------------------------------------
+
+
+@every_family
+@both_tasks
+def test_every_member_learns(name: str, task: int) -> None:
+    stream, family = Stream(task), made(name, task)
+    before = stream.loss(family)
+    stream.teach(family, 1_500)
+    assert (stream.loss(family) < 0.6 * before).all()
+
+
+@every_family
+@both_tasks
+def test_asking_changes_nothing(name: str, task: int) -> None:
+    stream, family = Stream(task), made(name, task)
+    stream.teach(family, 100)
+    kept = {n: a.copy() for n, a in family.tensors().items()}
+    first = stream.ask(family, np.array([stream.row()[0] for _ in range(20)]))
+    assert np.isfinite(first).all()
+    for n, array in family.tensors().items():
+        np.testing.assert_array_equal(array, kept[n])
+
+
+@every_family
+def test_a_batch_is_answered_like_its_rows_and_probabilities_add_up(name: str) -> None:
+    stream, family = Stream(CLASSIFICATION), made(name, CLASSIFICATION)
+    stream.teach(family, 200)
+    raws = np.array([stream.row()[0] for _ in range(30)])
+    together = stream.ask(family, raws)
+    for i, raw in enumerate(raws):
+        np.testing.assert_array_equal(stream.ask(family, raw[None])[0], together[i])
+    assert (together >= 0.0).all()
+    np.testing.assert_allclose(together.sum(2), 1.0, atol=1e-6)
+
+
+@every_family
+@both_tasks
+def test_what_is_missing_is_borne(name: str, task: int) -> None:
+    stream, family = Stream(task, missing=0.3), made(name, task)
+    stream.teach(family, 400)
+    raws = np.array([stream.row()[0] for _ in range(50)])
+    raws[0] = math.nan
+    assert np.isfinite(stream.ask(family, raws)).all()
+
+
+@every_family
+@both_tasks
+def test_tensors_hold_all_there_is(name: str, task: int) -> None:
+    stream, family = Stream(task), made(name, task)
+    stream.teach(family, 150)
+    other = made(name, task)
+    other.load({n: a.copy() for n, a in family.tensors().items()})
+    stream.teach(family, 1)
+    stream.seen -= 1  # the same row again, for the other
+    other.learn(0, stream.world()._replace(seen=stream.seen + 1, inside=stream.seen + 1))
+    for n, array in family.tensors().items():
+        np.testing.assert_array_equal(array, other.tensors()[n])
+
+
+@every_family
+def test_keys_know_nothing_of_each_other(name: str) -> None:
+    alone, both = made(name, CLASSIFICATION), made(name, CLASSIFICATION, keys=2)
+    one, again, other = Stream(0, seed=1), Stream(0, seed=1), Stream(0, seed=2)
+    one.teach(alone, 100)
+    again.teach(both, 50)
+    other.teach(both, 80, key=1)
+    both.grow_keys(4)
+    again.teach(both, 50)
+    for n, array in alone.tensors().items():
+        np.testing.assert_array_equal(array[0], both.tensors()[n][0])
+    both.start(0)
+    for n, array in made(name, CLASSIFICATION).tensors().items():
+        np.testing.assert_array_equal(array[0], both.tensors()[n][0])
+
+
+@every_family
+def test_room_for_more_classes_changes_no_answer(name: str) -> None:
+    stream, family = Stream(CLASSIFICATION), made(name, CLASSIFICATION)
+    stream.teach(family, 120)
+    raws = np.array([stream.row()[0] for _ in range(10)])
+    before = stream.ask(family, raws)
+    family.widen_outputs(4)
+    np.testing.assert_array_equal(stream.ask(family, raws, outputs=4)[:, :, :2], before)
+    family.seed_class(2)
+    stream.n_classes = 3
+    stream.teach(family, 20)
+    assert np.isfinite(stream.ask(family, raws, outputs=4)).all()
+
+
+def test_further_keys_take_no_room() -> None:
+    family = made("hats", CLASSIFICATION, keys=3 * KEYS)
+    assert all(len(array) == KEYS for array in family.tensors().values())
+    family.start(2 * KEYS)  # has none, and that is no error
+
+
+# -- hats --------------------------------------------------------------------------------------
+
+
+def coded(family: Hats, raw: Floats) -> NDArray[np.float32]:
+    """All inputs ``(N,)`` of a row, by numpy's own interpolation."""
+    knots, n_knots, bins = family.knots[0], family.n_knots[0], family.knots.shape[2]
+    found = np.zeros(family.inputs, np.float32)
+    for c, value in enumerate(raw):
+        place = c * (1 + bins) if c < HATTED else HATTED * bins + c
+        found[place] = np.clip((value - MEANS[c]) / np.sqrt(SPREADS[c]), -CLIP, CLIP)
+        if c < HATTED and n_knots[c] >= hat_kernels.FEWEST_KNOTS:
+            own = knots[c, : n_knots[c]]
+            for k in range(len(own)):
+                found[place + 1 + k] = np.interp(value, own, np.eye(len(own))[k])
+    return found
+
+
+def test_networks_on_hats_are_dense_networks() -> None:
+    """Answers and one step, beside the same in numpy with every zero multiplied out."""
+    stream, family = Stream(CLASSIFICATION), made("hats", CLASSIFICATION)
+    assert isinstance(family, Hats)
+    stream.teach(family, 300)
+    raw, _ = stream.row()
+    x, hidden = coded(family, raw), family.net.sizes[1]
+    cut = family.inputs * hidden
+    for e in range(len(family.rates) - 1):  # the last one draws others
+        theta = family.theta[0, e].astype(np.float64)
+        w1, b1 = theta[:cut].reshape(-1, hidden), theta[cut : cut + hidden]
+        w2, b2 = theta[cut + hidden : -2].reshape(hidden, 2), theta[-2:]
+        h = np.maximum(x @ w1 + b1, 0.0)
+        p = np.exp(h @ w2 + b2)
+        p /= p.sum()
+        np.testing.assert_allclose(stream.ask(family, raw[None])[0, e], p, atol=1e-5)
+    before = {n: a[0].copy() for n, a in family.tensors().items()}
+    stream.teach(family, 1)
+    newest = (stream.seen - 1) % PAST
+    x, truth = coded(family, stream.rows[newest]), int(stream.targets[newest])
+    theta = before["theta"][0].astype(np.float64)
+    w1, b1 = theta[:cut].reshape(-1, hidden), theta[cut : cut + hidden]
+    w2, b2 = theta[cut + hidden : -2].reshape(hidden, 2), theta[-2:]
+    h = np.maximum(x @ w1 + b1, 0.0)
+    p = np.exp(h @ w2 + b2)
+    p = p / p.sum() - np.eye(2)[truth]
+    delta = (h > 0.0) * (w2 @ p)
+    g = np.concatenate([np.outer(x, delta).ravel(), delta, np.outer(h, p).ravel(), p])
+    second = before["second"][0].astype(np.float64)
+    second = np.where(g != 0.0, DECAY * second + (1.0 - DECAY) * g * g, second)
+    correction = 1.0 - float(DECAY) ** float(before["steps"][0] + 1)
+    moved = theta - family.rates[0] * g / (np.sqrt(second / correction) + EPS)
+    np.testing.assert_allclose(family.theta[0, 0], moved, atol=1e-5)
+
+
+@given(
+    st.lists(st.floats(-50, 50), min_size=3, max_size=10, unique=True),
+    st.lists(st.floats(-60, 60), min_size=3, max_size=10, unique=True),
+)
+@settings(max_examples=50, deadline=None)
+def test_moved_knots_keep_the_function(old: list[float], new: list[float]) -> None:
+    """At its new knots a column means what it meant."""
+    bins = 10
+    before, after = np.zeros(bins), np.zeros(bins)
+    before[: len(old)], after[: len(new)] = sorted(old), sorted(new)
+    if min(np.diff(before[: len(old)])) < 1e-6 or min(np.diff(after[: len(new)])) < 1e-6:
+        return
+    weights = np.random.default_rng(0).normal(size=(bins, 2)).astype(np.float32)
+    expected = np.array([
+        [np.interp(k, before[: len(old)], weights[: len(old), j]) for j in range(2)]
+        for k in after[: len(new)]
+    ])  # fmt: skip
+    hat_kernels.move_knots(weights, before, len(old), after, len(new))
+    np.testing.assert_allclose(weights[: len(new)], expected, atol=1e-4)
+    assert not weights[len(new) :].any()
+
+
+def test_knots_are_the_values_where_they_are_few_and_quantiles_otherwise() -> None:
+    out = np.zeros(10)
+    few = np.array([2.0, 1.0, 2.0, 7.0, math.nan, 1.0])
+    assert hat_kernels.find_knots(few, 10, out) == 3
+    assert out[:3].tolist() == [1.0, 2.0, 7.0]
+    many = np.random.default_rng(0).exponential(size=5_000)
+    assert hat_kernels.find_knots(many, 10, out) == 10
+    inner = np.array([(many <= knot).mean() for knot in out])
+    np.testing.assert_allclose(inner, np.linspace(0.005, 0.995, 10), atol=0.001)
+    assert hat_kernels.find_knots(np.full(5, math.nan), 10, out) == 0
+
+
+# -- heads -------------------------------------------------------------------------------------
+
+
+def test_a_head_that_forgets_nothing_is_ridge_regression() -> None:
+    rng = np.random.default_rng(0)
+    rows, targets = rng.normal(size=(200, WIDTH)), rng.normal(size=200)
+    weights, cover = np.zeros((1, heads.ROOM, 1)), np.eye(heads.ROOM)[None] / heads.RIDGE
+    slots = np.zeros(1 + WIDTH, np.int64)
+    nothing = (np.zeros((0, heads.BINS)), np.zeros(0, np.int64))
+    world = (np.ones(WIDTH), np.zeros(WIDTH), np.ones(WIDTH))
+    for raw, target in zip(rows, targets, strict=True):
+        heads.learn_heads(
+            weights, cover, np.ones(1), slots, np.full(1, math.inf), raw, target, *world, *nothing,
+            1, REGRESSION,
+        )  # fmt: skip
+    x = np.column_stack([np.ones(200), np.clip(rows, -CLIP, CLIP)])
+    exact = np.linalg.solve(x.T @ x + heads.RIDGE * np.eye(WIDTH + 1), x.T @ targets)
+    used = [0, *slots[1:]]
+    np.testing.assert_allclose(weights[0, used, 0], exact, atol=1e-5)
+
+
+def test_inputs_that_are_never_shown_are_not_forgotten_without_end() -> None:
+    stream, family = Stream(CLASSIFICATION), made("heads", CLASSIFICATION)
+    assert isinstance(family, Heads)
+    stream.teach(family, 3_000)
+    before = family.cover[0].copy()
+    stream.rows[:, :] = stream.rows[0]  # the same row, again and again
+    for _ in range(20_000):
+        family.learn(0, stream.world())
+    assert np.isfinite(family.weights).all()
+    assert (np.linalg.eigvalsh(family.cover[0]) > 0.0).all()
+    assert np.trace(family.cover[0, 1]) < 1.5 * np.trace(before[1])
+
+
+def test_a_head_forgets_a_world_that_has_turned_round_however_long_it_lasted() -> None:
+    stream, family = Stream(REGRESSION), made("heads", REGRESSION)
+    stream.teach(family, 12_000)
+    calm = stream.loss(family)
+    stream.turned = True
+    at_once = stream.loss(family)
+    stream.teach(family, 2_000)
+    quick = list(family.names).index("head@1000")
+    assert at_once[quick] > 5.0 * calm[quick]
+    assert stream.loss(family)[quick] < 0.4 * at_once[quick]
+
+
+def test_columns_that_are_too_many_for_hats_are_read_as_they_are() -> None:
+    family = Heads(150, 150, 2)
+    assert (family.bins, family.inputs) == (0, 150)
+    assert Heads(20, 20, 2).bins == 8
+
+
+# -- memory ------------------------------------------------------------------------------------
+
+
+def test_the_nearest_are_those_that_numpy_finds() -> None:
+    rng = np.random.default_rng(0)
+    kept, metric = rng.normal(size=(300, 3)).astype(np.float32), np.array([1.0, 0.1, 3.0])
+    at, reaches = rng.normal(size=3).astype(np.float32), np.array([50, 200, 4_000])
+    for seen in (20, 300, 450):  # fewer than are asked, a full ring, a ring that has gone round
+        gaps, slots = np.zeros((3, memory.NEAREST)), np.zeros((3, memory.NEAREST), np.int64)
+        memory.find_nearest(at, metric, kept, seen, reaches, gaps, slots)
+        for m, reach in enumerate(reaches):
+            newest = np.arange(max(0, seen - min(reach, 300)), seen) % 300
+            apart = ((at - kept[newest]) ** 2 * metric).sum(1)
+            expected = newest[np.argsort(apart)[: memory.NEAREST]]
+            assert set(slots[m].tolist()) == set(expected.tolist())
+            np.testing.assert_allclose(np.sort(gaps[m]), np.sort(apart)[: memory.NEAREST], 1e-5)
+
+
+def test_the_metric_finds_the_columns_that_matter() -> None:
+    stream, family = Stream(CLASSIFICATION), made("memory", CLASSIFICATION)
+    assert isinstance(family, Memory)
+    stream.teach(family, 3_000)
+    metric = family.metric[0]
+    assert metric[0] > 4.0 * metric[[2, 3]].max()
+    assert metric.sum() == pytest.approx(family.total, rel=0.02)
