@@ -11,13 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from streammeta.config import ModelConfig
 from streammeta.encode import CLIP
+from streammeta.engine import Engine
+from streammeta.events import Event
 from streammeta.experts import hat_kernels, heads, memory
 from streammeta.experts.family import KEYS, PAST, Family, World
 from streammeta.experts.hats import Hats
 from streammeta.experts.heads import Heads
 from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, REGRESSION
 from streammeta.experts.memory import Memory
+from streammeta.replay import SegmentRows
 
 Floats = NDArray[np.float64]
 WIDTH, HATTED = 5, 4
@@ -182,6 +186,56 @@ def test_further_keys_take_no_room() -> None:
     family = made("hats", CLASSIFICATION, keys=3 * KEYS)
     assert all(len(array) == KEYS for array in family.tensors().values())
     family.start(2 * KEYS)  # has none, and that is no error
+
+
+def test_a_model_of_more_keys_than_have_families_goes_on_where_it_was_stopped() -> None:
+    rng = np.random.default_rng(0)
+    keys = KEYS + 4
+
+    def event(row: int) -> Event:
+        a, b = rng.normal(size=2)
+        return Event(f"e{row}", {"a": a, "b": b}, str(a > b), key=f"key {row % keys}")
+
+    engine = Engine(ModelConfig(task="classification", challengers=0))
+    events = [event(row) for row in range(8 * keys)]
+    engine.observe(events[: 6 * keys])
+    state = engine.state
+    families = [name for family in state.families for name in family.names]
+    assert state.member_names[state.in_families] == families
+    assert state.bank.live[KEYS - 1, state.in_families].all()
+    assert not state.bank.live[KEYS, state.in_families].any()
+    assert (state.pool_weights[state.in_families] > -12.0).any(), "keys without them say nothing"
+    other = Engine.restore(engine.config, engine.snapshot())
+    assert engine.observe(events[6 * keys :]) == other.observe(events[6 * keys :])
+
+
+def test_a_reset_begins_every_family_anew() -> None:
+    rng = np.random.default_rng(1)
+    engine = Engine(ModelConfig(task="classification", on_drift="reset", known_drifts=(300,)))
+    for row in range(420):
+        a, b = rng.normal(size=2)
+        up = (a > b) == (row < 300)
+        engine.observe([Event(f"e{row}", {"a": a, "b": b}, str(up))])
+    state = engine.state
+    assert 100 < state.past.count[0] <= 120
+    for family in state.families:
+        if isinstance(family, Memory):
+            kept = np.abs(family.kept[0]).sum(1) > 0.0
+            assert kept.sum() == state.past.count[0]
+        if isinstance(family, Hats):
+            assert family.steps[0].tolist() == [state.past.count[0]] * len(family.names)
+
+
+def test_rows_that_keep_their_places_are_inside_up_to_the_first_older_one() -> None:
+    rows = SegmentRows(1, 1, size=8)
+    for row in (0, 1, 2, 5, 3, 6, 7):  # the label of row 3 came late
+        rows.add(0, row, np.array([float(row)]), 0.0)
+    kept = rows.raw[0].copy()
+    rows.shorten(0, 4)
+    assert rows.inside[0] == 2, "rows 6 and 7: before them stands 3"
+    np.testing.assert_array_equal(rows.raw[0], kept)
+    rows.shorten(0, 0)
+    assert rows.inside[0] == 2
 
 
 # -- hats --------------------------------------------------------------------------------------

@@ -98,6 +98,33 @@ def test_values_move_to_the_member_that_is_right() -> None:
     assert np.mean(off[-500:]) < 0.1
 
 
+def test_the_steady_voice_is_the_quick_mixture_without_scouts() -> None:
+    members = np.array([[two(0.9), two(0.2), two(0.6)]])
+    live, weights = np.ones(3, np.bool_), np.log([0.5, 0.3, 0.2])
+    exponents, _ = pooling.fresh(3)
+    said = np.zeros((1, pooling.SAID, 2))
+    pooling.answer(weights, np.zeros(3), exponents, np.zeros(pooling.VOICES), live, 1, 2, members,
+                   2, CLASSIFICATION, said)  # fmt: skip
+    quick, steady = 0.5 * 0.9 + 0.3 * 0.2 + 0.2 * 0.6, (0.5 * 0.9 + 0.2 * 0.6) / 0.7
+    assert said[0, pooling.QUICK, 1] == pytest.approx(quick)
+    assert said[0, pooling.SLOW, 1] == pytest.approx((0.9 + 0.2 + 0.6) / 3)
+    assert said[0, pooling.STEADY, 1] == pytest.approx(steady)
+    assert said[0, pooling.ANSWER] == pytest.approx(said[0, : pooling.VOICES].mean(0))
+    assert live.all(), "they were only left out of one voice"
+
+
+def test_the_voice_that_is_right_is_soon_the_answer() -> None:
+    voices, variances = np.zeros(pooling.VOICES), np.full(pooling.VOICES, 0.3)
+    ages = np.zeros(pooling.VOICES, np.int64)
+    said = np.zeros((pooling.SAID, 2))
+    said[:] = two(0.5)
+    said[pooling.POOLED] = two(0.9)
+    for _ in range(30):
+        pooling.learn_voices(voices, variances, ages, said, 1.0, 2, CLASSIFICATION)
+    assert np.exp(voices).sum() == pytest.approx(1.0)
+    assert np.exp(voices)[pooling.POOLED] > 0.95
+
+
 def test_who_sleeps_neither_speaks_nor_learns() -> None:
     pool = Pool(2)
     pool.exponents[1] = 5.0
