@@ -129,7 +129,7 @@ class VotingBank(Stored):
     """
 
     __slots__ = (
-        "_bounds", "_kept", "_rows", "_table", "_threshold", "_warning", "alone", "expected",
+        "_kept", "_rows", "_table", "_threshold", "_warning", "alone", "expected",
     )  # fmt: skip
 
     def __init__(
@@ -147,8 +147,7 @@ class VotingBank(Stored):
         for least, most in bounds:
             if not -math.inf < least < most < math.inf:
                 raise ValueError(f"the range {least} to {most} is empty or has no end")
-        self._bounds, self.expected = tuple(bounds), float(expected)
-        self.alone = alone
+        self.expected, self.alone = float(expected), alone
         parts = len(bounds) if alone else 1
         self._threshold = math.log(max(expected * parts, MIN_EXPECTED))
         self._warning = WARN * self._threshold
@@ -186,8 +185,9 @@ class VotingBank(Stored):
     def count_alarms(self, sample: Floats, rows: int, seed: int = 0) -> int:
         """How many alarms a new bank like this one raises in ``rows`` independent draws from the
         rows of ``sample (n, signals)``, starting over after each."""
-        like = VotingBank(self._bounds, self.expected, alone=self.alone)
-        like._table[:, TWICE] = self._table[:, TWICE]
+        table = self._table
+        bounds, twice = table[:, LEAST : MOST + 1].tolist(), table[:, TWICE].tolist()
+        like = VotingBank(bounds, self.expected, twice, alone=self.alone)
         drawn_from = np.ascontiguousarray(sample, np.float64)
         return int(_count(
             drawn_from, rows, start_of(seed), like._table, like._kept, like._rows,

@@ -172,8 +172,8 @@ def default_detectors(task: str) -> tuple[str, ...]:
     """The names of the detectors for ``task``, "classification" or "regression": the bank, and
     for residuals Page-Hinkley as well, which is some rows quicker where they jump.
 
-    In `bench detectors` one of its signals alone, ``evidence``, finds a rise of errors at once 21
-    rows after it on average, ADWIN 58 and HDDM_A 42, none of them with a false alarm.
+    In `bench detectors` one of its signals alone, ``evidence``, finds a rise of errors at once 22
+    rows after it on average, ADWIN 58 and HDDM_A 40, none of them with a false alarm.
 
     Raises:
         ValueError: another task.

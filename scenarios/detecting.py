@@ -42,8 +42,7 @@ from streammeta.scores import Measured
 from streammeta.sources import FileSource
 
 #: Losses that calibrate a detector, and that none is shown, at most; as a share of all, at most;
-#: and at least. Of 500 the rates and tails are known so badly that rows between false alarms were
-#: off by up to 3.6 times, of 2,000 by 1.6.
+#: and at least. Of few, rates and tails are known badly, and so are rows between false alarms.
 WARM_UP, WARM_SHARE, WARM_LEAST = 2_000, 0.25, 30
 STILL = "hyperplane | drift('none')"  # a stream of data in which nothing changes
 STILL_ROWS = 200_000

@@ -27,6 +27,7 @@ from drift import (
 from drift.bank import SHARE
 from drift.evidence import USUAL, learn_usual, times_longer
 from drift.watch import VOTERS
+from streammeta.experts.kernels import CLASSIFICATION, judge_shown
 
 Floats = NDArray[np.float64]
 UNIT = (0.0, 1.0)
@@ -289,12 +290,15 @@ def test_a_regressor_that_errs_to_one_side_is_noticed() -> None:
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=6), st.integers(-1, 7))
+@settings(deadline=None)
 def test_half_a_brier_score_is_that_of_the_paper(raw: list[float], truth: int) -> None:
     total = sum(raw)
     p = [v / total for v in raw] if total > 0 else [1.0 / len(raw)] * len(raw)
     expected = sum((q - (i == truth)) ** 2 for i, q in enumerate(p))
     expected += 0.0 if 0 <= truth < len(p) else 1.0
     assert half_brier(p, truth) == pytest.approx(min(expected / 2, 1.0), abs=1e-9)
+    _, compiled = judge_shown(np.array(p), 0.0, 1.0, float(truth), len(p), CLASSIFICATION)
+    assert compiled == pytest.approx(half_brier(p, truth), abs=1e-12)
 
 
 # -- explanations ----------------------------------------------------------------------------

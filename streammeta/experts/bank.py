@@ -23,8 +23,8 @@ class Bank:
 
     Experts come in the order online, replay, challengers, scouts. ``live (K, M)``: takes part;
     ``learns (K, E)``: takes online steps; ``rehearses (K, E)``: takes steps on rows of the current
-    segment instead; ``births (K, M)``: the row it was born at. Of the M members E are its own; the
-    others, who come after them, always take part.
+    segment instead; ``births (K, M)``: the row it was born at. Of the M members E are its own, and
+    the others come after them.
     """
 
     FIELDS = ("theta", "second", "steps", "live", "learns", "rehearses", "births")

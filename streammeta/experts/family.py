@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -68,7 +69,7 @@ class Family(Protocol):
         """What ``tensors`` returned."""
 
 
-class Stacked:
+class Stacked(ABC):
     """Arrays with a leading axis of keys, by name: the part that all families share.
 
     A subclass names its arrays in ``FIELDS`` and makes those of one new key in ``_fresh``.
@@ -76,9 +77,9 @@ class Stacked:
 
     FIELDS: tuple[str, ...] = ()
 
+    @abstractmethod
     def _fresh(self) -> dict[str, NDArray[Any]]:
         """The arrays of one key that has just begun."""
-        raise NotImplementedError
 
     def _allocate(self) -> None:
         for name, array in self._fresh().items():

@@ -169,7 +169,8 @@ def _forward(
 
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
-def _softmax(out: F32, n_out: int) -> None:
+def softmax(out: F32 | F64, n_out: int) -> None:
+    """``out (O,)`` <- probabilities of its first ``n_out`` logits."""
     top, mass = out[0], np.float32(0.0)
     for k in range(1, n_out):
         top = max(top, out[k])
@@ -193,7 +194,7 @@ def predict_hats(
         for e in range(len(theta)):
             _forward(theta[e], inputs, places, values, n, h, logits, n_out)
             if task == CLASSIFICATION:
-                _softmax(logits, n_out)
+                softmax(logits, n_out)
             for k in range(n_out):
                 out[r, e, k] = logits[k]
 
@@ -232,7 +233,7 @@ def learn_batch(
     for r in range(len(counts)):
         _forward(theta, inputs, places[r], values[r], counts[r], h, out, n_out)
         if task == CLASSIFICATION:
-            _softmax(out, n_out)
+            softmax(out, n_out)
             out[int(targets[r])] -= np.float32(1.0)
         else:
             out[0] = min(max(out[0] - np.float32(targets[r]), -HUBER), HUBER)

@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from streammeta.experts.family import Floats, Stacked, World
-from streammeta.experts.hat_kernels import FEWEST_KNOTS, encode, find_knots
+from streammeta.experts.hat_kernels import FEWEST_KNOTS, encode, find_knots, softmax
 from streammeta.experts.kernels import REGRESSION
 
 F32 = NDArray[np.float32]
@@ -92,14 +92,9 @@ def _learn(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _probabilities(said: Floats, sharp: float, n_out: int, out: Floats) -> None:
-    top, mass = said[0], 0.0
-    for k in range(1, n_out):
-        top = max(top, said[k])
     for k in range(n_out):
-        out[k] = np.exp(sharp * (said[k] - top))
-        mass += out[k]
-    for k in range(n_out):
-        out[k] /= mass
+        out[k] = sharp * said[k]
+    softmax(out, n_out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -211,15 +206,17 @@ class Heads(Stacked):
         """The newest row; where knots are due for renewal, all rows that are kept."""
         own = (self.weights[key], self.cover[key], self.sharp[key], self.slots[key])
         read = (world.scaled, world.means, world.spreads, self.knots[key], self.n_knots[key])
-        kept = np.arange(max(0, world.seen - len(world.rows)), world.seen) % len(world.rows)
-        if not _due(world.seen):
-            kept = kept[-1:]
-        rows, targets = world.rows[kept], (world.targets[kept] - world.centre) / world.scale
-        if len(kept) > 1:
-            renew_heads(*own, self.memories, rows, targets, *read, world.n_classes, world.task)
-        else:
-            learn_heads(*own, self.memories, rows[0], targets[0], *read, world.n_classes,
+        size = len(world.rows)
+        if _due(world.seen):
+            kept = np.arange(max(0, world.seen - size), world.seen) % size
+            targets = (world.targets[kept] - world.centre) / world.scale
+            renew_heads(*own, self.memories, world.rows[kept], targets, *read, world.n_classes,
                         world.task)  # fmt: skip
+            return
+        newest = (world.seen - 1) % size
+        target = (world.targets[newest] - world.centre) / world.scale
+        learn_heads(*own, self.memories, world.rows[newest], target, *read, world.n_classes,
+                    world.task)  # fmt: skip
 
     def seed_class(self, index: int) -> None:
         """Of a new class nothing is known: its weights are 0."""

@@ -436,6 +436,26 @@ def update_moments(row: F64, scaled: F64, count: F64, mean: F64, var: F64, floor
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def judge_shown(
+    shown: F64, centre: float, scale: float, truth: float, n_classes: int, task: int
+) -> tuple[float, float]:
+    """Two losses of a prediction ``shown (O,)``: error and half the Brier score (as
+    ``drift.half_brier``), or |residual| and residual, in units of the target."""
+    if task == REGRESSION:
+        gap = truth - (centre + scale * shown[0])
+        return abs(gap), gap
+    likeliest, total = 0, 1.0
+    for j in range(min(max(1, n_classes), len(shown))):
+        total += shown[j] * shown[j]
+        if shown[j] > shown[likeliest]:
+            likeliest = j
+        if j == truth:
+            total -= 2.0 * shown[j]
+    wrong = 1.0 if shown[likeliest] <= 0.0 or likeliest != truth else 0.0
+    return wrong, min(max(0.5 * total, 0.0), 1.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def frozen_losses(
     theta: F32, sizes: I64, raw: F64, scaled: F64, mean: F64, var: F64, clip: float, centre: float,
     scale: float, truths: F64, n_classes: int, task: int, out: F64,
@@ -458,33 +478,7 @@ def frozen_losses(
             continue
         output_delta(logits, p, 0.0, n_classes, task)
         p[0] += np.float32(1.0)
-        total = 1.0
-        for j in range(n_classes):
-            total += p[j] * p[j]
-        truth = int(truths[r])
-        if 0 <= truth < n_classes:
-            total -= 2.0 * p[truth]
-        out[r] = min(max(0.5 * total, 0.0), 1.0)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def judge_shown(
-    shown: F64, centre: float, scale: float, truth: float, n_classes: int, task: int
-) -> tuple[float, float]:
-    """Two losses of a prediction ``shown (O,)``: error and half the Brier score, or |residual| and
-    residual, in units of the target."""
-    if task == REGRESSION:
-        gap = truth - (centre + scale * shown[0])
-        return abs(gap), gap
-    likeliest, total = 0, 1.0
-    for j in range(min(max(1, n_classes), len(shown))):
-        total += shown[j] * shown[j]
-        if shown[j] > shown[likeliest]:
-            likeliest = j
-        if j == truth:
-            total -= 2.0 * shown[j]
-    wrong = 1.0 if shown[likeliest] <= 0.0 or likeliest != truth else 0.0
-    return wrong, min(max(0.5 * total, 0.0), 1.0)
+        _, out[r] = judge_shown(p, 0.0, 1.0, truths[r], n_classes, task)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
