@@ -70,7 +70,7 @@ class ModelConfig(Section):
     outer_lr: float = Field(3e-3, gt=0)
     outer: OuterConfig = OuterConfig()
     tasks_per_update: int = Field(8, ge=1)
-    meta_every: int = Field(32, ge=0, description="labelled events per outer step, 0: none")
+    meta_every: int = Field(128, ge=0, description="labelled events per outer step, 0: none")
     support: int = Field(16, ge=1, le=128, description="rows of a task that are adapted on")
     query: int = Field(16, ge=1, le=128, description="later rows that judge the adaptation")
     memory: int = Field(512, ge=3, le=10_000, description="tasks kept for replay")
@@ -98,7 +98,7 @@ class ModelConfig(Section):
     ] = Field(
         (8, 24), description="standing challengers, each adapted on so many of the newest rows"
     )
-    scout_every: int = Field(4, ge=1, description="labelled rows from one time to the next")
+    scout_every: int = Field(16, ge=1, description="labelled rows from one time to the next")
     challenger_init: Literal["meta", "random"] = "meta"
     freeze_at: int | None = Field(None, ge=0, description="stop all learning at this row")
 

@@ -31,20 +31,18 @@ from streammeta.events import (
     TaskClosed,
 )
 from streammeta.experts import kernels
+from streammeta.experts.bank import ask_bank, learn_bank, rehearse
 from streammeta.experts.family import KEYS
 from streammeta.experts.kernels import REGRESSION
 from streammeta.meta.parameters import MetaParameters
 from streammeta.pending import Asked
-from streammeta.state import COUNT_DISCOUNT, LAG_COLUMNS, State
+from streammeta.replay import keep
+from streammeta.state import LAG_COLUMNS, State
 from streammeta.units import inputs, standard_targets, units, update_target_moments
 from streammeta.watching import explain, freeze, look, loss_of, watch
 
 #: A task is closed this many rows late, so that an alarm can still cut it off at the onset.
 HELD_BACK = 32
-#: Rows rehearsed per label by each replay expert, and rows inside before it starts.
-REHEARSAL = 8
-#: A challenger rehearses once more per label while its segment is younger than each of these.
-INTENSE = (128,) * 6 + (256,) * 4 + (512,) * 3
 
 
 def step(
@@ -101,30 +99,31 @@ def ask(
             if event.y is None:
                 waiting.add(event.id)
     asked: list[Asked | None] = [None] * len(events)
+    if not accepted:
+        return asked
+    state.learn_columns()
+    numbers = iter(range(state.rows, state.rows + len(events)))
+    number = {place: next(numbers) for place in sorted(p for r in accepted.values() for p, _ in r)}
     for key, rows in accepted.items():
-        raws = np.stack([raw for _, raw in rows])
+        raws = np.array([raw for _, raw in rows])
         members, said, centre, scale = predict(state, key, raws)
         births = state.bank.births[key].copy()
         for i, (place, raw) in enumerate(rows):
             event = events[place]
             label = decide(state, said[i, pooling.ANSWER], centre, scale)
             asked[place] = Asked(
-                event.id, key, 0, event.ts, raw, members[i], births, label, said[i], centre, scale
-            )
-    for place, question in enumerate(asked):
+                event.id, key, number[place], event.ts, raw, members[i], births, label, said[i],
+                centre, scale,
+            )  # fmt: skip
+    for event, question in zip(events, asked, strict=True):
         if question is None:
             continue
-        question = asked[place] = question._replace(row=state.rows)
         state.rows += 1
-        outputs.append(report(state, question, events[place].key))
-        if not frozen(state):
-            kernels.update_moments(
-                question.raw, state.scaled, state.counts[question.key],
-                state.means[question.key], state.spreads[question.key], MOMENT_FLOOR,
-            )  # fmt: skip
-        if events[place].y is None:
+        outputs.append(report(state, question, event.key))
+        if event.y is None:
             state.pending.add(question)
         if not frozen(state):
+            kernels.move_moments(state.world, question.key, question.raw, MOMENT_FLOOR)
             alarm = look(state, question)
             if alarm is not None:
                 open_segment(state, question.key, alarm, outputs)
@@ -180,15 +179,9 @@ def check_label(state: State, label: object) -> None:
 
 def with_lags(state: State, key: int, features: NDArray[np.float64]) -> NDArray[np.float64]:
     """Features and then the labels that have arrived for this key, newest first."""
-    raw = np.zeros(state.width)
-    raw[: len(features)] = features
-    start = len(features)
-    for i in range(state.config.lags):
-        label = state.lags[key, i]
-        if state.task == REGRESSION:
-            raw[start + i] = label
-        elif label == label:
-            raw[start + i * LAG_COLUMNS + int(label) % LAG_COLUMNS] = 1.0
+    raw: NDArray[np.float64] = kernels.join_lags(
+        features, state.lags[key], state.config.lags, state.width, LAG_COLUMNS, state.task
+    )
     return raw
 
 
@@ -198,36 +191,21 @@ def predict(
     """Every member ``(n, M, O)`` and what is made of them ``(n, SAID, O)``, in units of (centre,
     scale)."""
     centre, scale = units(state, key)
-    n_classes = state.n_classes
     n, outputs = len(raw), state.net.sizes[-1]
-    members = np.zeros((n, len(state.log_weights[key]), outputs))
+    members = np.zeros((n, state.log_weights.shape[1], outputs))
     said = np.zeros((n, pooling.SAID, outputs))
-    if n_classes == 0:
+    if state.n_classes == 0:
         return members, said, centre, scale
-    experts, scouts = len(state.bank.rates), state.bank.scouts
-    members[:, :experts] = state.bank.predict(key, inputs(state, key, raw), n_classes)
+    world, scouts = state.world, state.bank.scouts
+    ask_bank(state.experts, world, key, raw, members)
     if key < KEYS:
-        world, place = state.world(key, centre, scale), experts
+        place = len(state.bank.rates)
         for family in state.families:
-            end = place + len(family.names)
-            family.predict(key, raw, world, members[:, place:end])
-            place = end
-    experts = state.in_families.stop
-    last = state.lags[key, 0]
-    if state.task == REGRESSION:
-        members[:, experts, 0] = 0.0 if last != last else (last - centre) / scale
-    else:
-        prior = state.prior[key, :n_classes] + 1.0 / n_classes
-        prior = prior / prior.sum()
-        members[:, experts + 1, :n_classes] = prior
-        if last == last:
-            moved = state.transitions[key, int(last), :n_classes] + prior
-            prior = moved / moved.sum()
-        members[:, experts, :n_classes] = prior
-    pooling.answer(
-        state.beliefs(key), state.slow_weights[key], state.exponents[key], state.voices[key],
-        state.bank.live[key], scouts.start, scouts.stop, members, n_classes, state.task, said,
-    )  # fmt: skip
+            family.predict(key, raw, world, members, place)
+            place += len(family.names)
+    pooling.answer_members(
+        state.beliefs, world, key, state.leaning(key), scouts.start, scouts.stop, members, said
+    )
     return members, said, centre, scale
 
 
@@ -292,10 +270,8 @@ def answer(
             challengers.grow(state, key, question.row, metas, outputs)
             if added:
                 challengers.scout(state, key, question.row, metas, outputs)
-        remember(state, key, target)
     if target >= 0 or state.task == REGRESSION:
-        state.lags[key, 1:] = state.lags[key, :-1].copy()
-        state.lags[key, 0] = target
+        pooling.remember(state.beliefs, key, target, learns and state.task != REGRESSION)
 
 
 def score(state: State, asked: Asked, label: Label, target: float, learns: bool) -> Scored:
@@ -312,26 +288,14 @@ def score(state: State, asked: Asked, label: Label, target: float, learns: bool)
         members, said = (
             fit_outputs(part, state.net.sizes[-1]) for part in (asked.members, asked.said)
         )
-        live = state.bank.live[key]
-        awake = asked.births == state.bank.births[key]
-        truth = (target - asked.centre) / asked.scale
-        if awake.any():  # else everything has begun anew since
-            pooling.learn_pool(
-                state.exponents[key], state.squares[key], live & awake, members,
-                said[: pooling.MIXTURES], truth, state.n_classes, state.task,
-            )  # fmt: skip
-            pooling.learn_voices(
-                state.voices[key], state.voice_variances[key], state.voice_ages[key], said, truth,
-                state.n_classes, state.task,
-            )  # fmt: skip
-        losses = np.empty(len(live))
+        losses = np.empty(len(members))
         before = state.log_weights[key].copy() if len(state.keys) > 1 else None
-        mixture.judge(
-            state.log_weights[key], state.slow_weights[key], state.variances[key],
-            state.ages[key], live, awake, members, truth, state.n_classes, state.task, losses,
-        )  # fmt: skip
+        truth = (target - asked.centre) / asked.scale
+        pooling.judge_members(
+            state.beliefs, state.world, key, members, asked.births, said, truth, losses
+        )
         if before is not None:
-            heard = live & awake
+            heard = state.bank.live[key] & (asked.births == state.bank.births[key])
             gained = state.log_weights[key] - mixture.DISCOUNT * before
             pool = (mixture.DISCOUNT * state.pool_weights + gained)[heard]
             state.pool_weights[heard] = np.maximum(pool - pool.max(initial=-1e300), mixture.WORST)
@@ -358,60 +322,20 @@ def learn(state: State, asked: Asked, target: float) -> bool:
     Returns whether the row is of the current segment, and was kept.
     """
     key = asked.key
-    standardised = target
     if state.task == REGRESSION:
         update_target_moments(state, key, target)
-        centre, scale = units(state, key)
-        standardised = (target - centre) / scale
-    y = np.array([standardised], np.float32)
-    rows = inputs(state, key, asked.raw[None])
-    state.bank.learn(key, rows, y, state.n_classes, state.bank.learns[key])
+        units(state, key)
+    learn_bank(state.experts, state.world, key, asked.raw, target)
     added = bool(asked.row >= state.segment_start[key])
     if added:
-        state.segment_rows.add(key, asked.row, asked.raw, target)
+        keep(state.experts, state.world, key, asked.row, asked.raw, target)
         state.segment_labels[key] += 1
         if key < KEYS:
-            state.past.add(key, asked.row, asked.raw, target)
-            world = state.world(key, *units(state, key))
             for family in state.families:
-                family.learn(key, world)
-    if state.config.replay and state.segment_rows.inside[key] >= REHEARSAL:
-        rehearse(state, key)
+                family.learn(key, state.world)
+        if state.config.replay:
+            rehearse(state.experts, state.world, key, state.chances)
     return added
-
-
-def rehearse(state: State, key: int) -> None:
-    """Steps on the newest row and others of its segment; the newest challenger takes more.
-
-    While the segment is young, rows are few and worth several looks.
-    """
-    bank = state.bank
-    inside = int(state.segment_labels[key])
-    newest = int(state.hosts[key, 1])
-    rounds = 1
-    if newest >= 0 and bank.rehearses[key, newest]:
-        rounds += sum(inside < age for age in INTENSE)
-    raw, targets = state.segment_rows.sample(key, rounds, REHEARSAL, state.rng)
-    x, y = inputs(state, key, raw), standard_targets(state, key, targets)
-    chosen = bank.rehearses[key]
-    for start in range(0, len(y), REHEARSAL):
-        part = slice(start, start + REHEARSAL)
-        bank.learn(key, x[part], y[part], state.n_classes, chosen)
-        if start == 0 and rounds > 1:
-            chosen = np.zeros_like(chosen)
-            chosen[newest] = True
-
-
-def remember(state: State, key: int, target: float) -> None:
-    """Discounted counts of labels and of what follows what."""
-    if state.task == REGRESSION:
-        return
-    state.prior[key] *= COUNT_DISCOUNT
-    state.prior[key, int(target)] += 1.0
-    last = state.lags[key, 0]
-    if last == last:
-        state.transitions[key, int(last)] *= COUNT_DISCOUNT
-        state.transitions[key, int(last), int(target)] += 1.0
 
 
 # -- drift, tasks, adaptation ----------------------------------------------------------------

@@ -18,12 +18,15 @@ Conference).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from streammeta.experts.boxed import Box
 from streammeta.experts.kernels import HUBER, REGRESSION
-from streammeta.mixture import DISCOUNT, believe, blend, class_score, value_score
+from streammeta.mixture import DISCOUNT, believe, blend, class_score, judge, value_score
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -41,6 +44,34 @@ SQUARE_AT_BIRTH = 0.1  # what that begins with
 LEAST = 1e-3  # a gradient's root mean square counts as, at least
 #: No member says less than this of a class; of many classes less, for all share 1.
 FLOOR, FLOOR_OF_MANY = 0.01, 0.1
+#: Discount of the label counts behind persistence and prior.
+COUNT_DISCOUNT = 0.99
+
+
+class Beliefs(NamedTuple):
+    """What is thought of the M members of each key: log weights ``quick`` and ``slow (K, M)`` in
+    both mixtures, ``exponents`` and mean squares of their gradients, ``squares (K, M + 2)``, of the
+    pool; of the three ``voices (K, 3)`` in the answer; ``variances`` and ``ages`` for the scores of
+    members ``(K, M)`` and voices; which are ``live (K, M)``, and since which row, ``births``.
+
+    And what the simple members, the last two, count: ``lags (K, L)``, labels newest first;
+    ``transitions (K, O, O)`` from label to label, and labels, ``prior (K, O)``, both discounted.
+    """
+
+    quick: Floats
+    slow: Floats
+    exponents: Floats
+    squares: Floats
+    voices: Floats
+    voice_variances: Floats
+    voice_ages: I64
+    variances: Floats
+    ages: I64
+    live: Flags
+    births: I64
+    lags: Floats
+    transitions: Floats
+    prior: Floats
 
 
 def fresh(members: int) -> tuple[Floats, Floats]:
@@ -181,3 +212,64 @@ def learn_pool(
         if np.isfinite(gradient):
             squares[m] = MEMORY * squares[m] + (1.0 - MEMORY) * gradient * gradient
             exponents[m] -= rate * gradient / (np.sqrt(squares[m]) + LEAST)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def answer_members(
+    beliefs: Box, world: Box, key: int, leaning: Floats, scouts: int, after: int, members: Floats,
+    said: Floats,
+) -> None:  # fmt: skip
+    """The last two of ``members (n, M, O)`` and ``said (n, SAID, O)`` <- persistence and prior, and
+    what is made of all; ``leaning (M,)``: log weights of the quick mixture."""
+    b, w = beliefs.of, world.of
+    n_classes, first = w.n_classes[0], members.shape[1] - 2
+    last = b.lags[key, 0]
+    if w.task == REGRESSION:
+        if last == last:
+            members[:, first, 0] = (last - w.units[key, 0]) / w.units[key, 1]
+    else:
+        prior = b.prior[key, :n_classes] + 1.0 / n_classes
+        prior /= prior.sum()
+        members[:, first + 1, :n_classes] = prior
+        if last == last:
+            prior += b.transitions[key, int(last), :n_classes]
+            prior /= prior.sum()
+        members[:, first, :n_classes] = prior
+    answer(leaning, b.slow[key], b.exponents[key], b.voices[key], b.live[key], scouts, after,
+           members, n_classes, w.task, said)  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def judge_members(
+    beliefs: Box, world: Box, key: int, members: Floats, births: I64, said: Floats, truth: float,
+    losses: Floats,
+) -> None:  # fmt: skip
+    """A label has come to what ``members (M, O)``, born at ``births (M,)``, and mixtures and pool
+    ``said (SAID, O)``: ``losses (M,)`` as ``mixture.judge`` writes them."""
+    b, w = beliefs.of, world.of
+    n_classes, live = w.n_classes[0], b.live[key]
+    awake = births == b.births[key]
+    if awake.any():  # else everything has begun anew since
+        learn_pool(b.exponents[key], b.squares[key], live & awake, members, said[:MIXTURES], truth,
+                   n_classes, w.task)  # fmt: skip
+        learn_voices(b.voices[key], b.voice_variances[key], b.voice_ages[key], said, truth,
+                     n_classes, w.task)  # fmt: skip
+    judge(b.quick[key], b.slow[key], b.variances[key], b.ages[key], live, awake, members, truth,
+          n_classes, w.task, losses)  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def remember(beliefs: Box, key: int, target: float, counts: bool) -> None:
+    """A label is the last one now; where it ``counts``, discounted counts of labels, and of what
+    follows what, go on with it."""
+    b = beliefs.of
+    last, label = b.lags[key, 0], int(target)
+    if counts:
+        b.prior[key] *= COUNT_DISCOUNT
+        b.prior[key, label] += 1.0
+        if last == last:
+            b.transitions[key, int(last)] *= COUNT_DISCOUNT
+            b.transitions[key, int(last), label] += 1.0
+    for i in range(b.lags.shape[1] - 1, 0, -1):
+        b.lags[key, i] = b.lags[key, i - 1]
+    b.lags[key, 0] = target

@@ -5,10 +5,39 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
+
+from streammeta.experts.boxed import Box
+
+Floats = NDArray[np.float64]
+I64 = NDArray[np.int64]
 
 #: Rows of the current segment that are kept for each key.
 SEGMENT_ROWS = 512
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_row(
+    raws: Floats, ys: Floats, numbers: I64, count: I64, inside: I64, key: int, row: int,
+    raw: Floats, y: float,
+) -> None:  # fmt: skip
+    """Append one labelled row ``(D,)`` of the current segment to the ring of a key."""
+    size = raws.shape[1]
+    slot = count[key] % size
+    raws[key, slot], ys[key, slot], numbers[key, slot] = raw, y, row
+    count[key] += 1
+    inside[key] = min(inside[key] + 1, size)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def keep(bank: Box, world: Box, key: int, row: int, raw: Floats, y: float) -> None:
+    """Append it to all that is kept of the key."""
+    b, w = bank.of, world.of
+    add_row(b.raw, b.y, b.row, b.seen, b.inside, key, row, raw, y)
+    b.open[key] += 1
+    if key < len(w.rows):
+        add_row(w.rows, w.targets, w.numbers, w.seen, w.inside, key, row, raw, y)
 
 
 class SegmentRows:
@@ -28,12 +57,7 @@ class SegmentRows:
 
     def add(self, key: int, row: int, raw: NDArray[np.float64], y: float) -> None:
         """Append one labelled row of the current segment."""
-        slot = self.count[key] % self.size
-        self.raw[key, slot] = raw
-        self.y[key, slot] = y
-        self.row[key, slot] = row
-        self.count[key] += 1
-        self.inside[key] = min(self.inside[key] + 1, self.size)
+        add_row(self.raw, self.y, self.row, self.count, self.inside, key, row, raw, y)
         self.open[key] += 1
 
     def cut(self, key: int, onset: int) -> None:
@@ -71,17 +95,6 @@ class SegmentRows:
         """The ``min(n, all)`` rows that came last, in the order in which they came, whatever their
         segment; rows of the current one stand behind those of the segment before."""
         slots = self._slots(key, min(n, int(self.count[key]), self.size))
-        return self.raw[key, slots], self.y[key, slots]
-
-    def sample(
-        self, key: int, rounds: int, n: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """``rounds`` batches of ``n`` rows end to end: each the newest row of the segment, then
-        ``n - 1`` drawn evenly from it (with replacement). ``(rounds * n, D)``, ``(rounds * n,)``.
-        """
-        back = rng.integers(0, self.inside[key], rounds * n)
-        back[::n] = 0
-        slots = (self.count[key] - 1 - back) % self.size
         return self.raw[key, slots], self.y[key, slots]
 
     def _slots(self, key: int, n: int) -> NDArray[np.int64]:

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drift import DETECTORS, Segmenter, default_detectors
+from drift.stacked import start_of
 from streammeta import pooling
 from streammeta.config import ModelConfig
 from streammeta.encode import ColumnMap
 from streammeta.errors import ConfigError, StoreError, UsageError
 from streammeta.events import Label
-from streammeta.experts.bank import Bank
+from streammeta.experts.bank import Bank, Table
+from streammeta.experts.boxed import boxed
 from streammeta.experts.family import KEYS, PAST, Family, World
 from streammeta.experts.hats import Hats
 from streammeta.experts.heads import Heads
@@ -36,8 +38,6 @@ FIRST_OUTPUTS = 8
 SIMPLE_MEMBERS = ("persistence", "prior")
 #: A key leans on what all keys have in common as if it had seen that many rows of theirs.
 BORROWED = 4.0
-#: Discount of the label counts behind both.
-COUNT_DISCOUNT = 0.99
 
 
 @dataclass
@@ -66,8 +66,7 @@ class State:
         self.task = REGRESSION if c.task == "regression" else CLASSIFICATION
         self.pending = Pending(c.max_pending, c.label_ttl)
         self.allocated = False
-        self._scaled: NDArray[np.float64] = np.zeros(0)
-        self._scaled_for = -1  # columns in use when it was made
+        self._scaled_for = -1  # columns in use when ``scaled`` was made
 
     @classmethod
     def fresh(cls, config: ModelConfig) -> State:
@@ -89,7 +88,10 @@ class State:
         c = self.config
         if outputs is None:
             outputs = 1 if self.task == REGRESSION else FIRST_OUTPUTS
+        self.chances = start_of(c.seed)  # of what is rehearsed
         self.width = self.columns.width + self.lag_width
+        self.scaled = np.zeros(self.width)
+        self.class_count = np.array([self.n_classes])
         self.net = Net((self.width, *c.hidden, outputs))
         challengers = 0 if c.on_drift == "reset" else c.challengers
         learners = c.learners if challengers else ()
@@ -126,6 +128,7 @@ class State:
         self.lags = np.full((n, max(1, c.lags)), np.nan)
         self.transitions = np.zeros((n, outputs, outputs))
         self.prior = np.zeros((n, outputs))
+        self.units = np.zeros((n, 2))
         self.segment = np.zeros(n, np.int64)
         self.segment_start = np.zeros(n, np.int64)
         self.segment_labels = np.zeros(n, np.int64)
@@ -133,40 +136,50 @@ class State:
         self.pool_weights = np.zeros(m)
         self.pool_y = np.zeros(3)  # as y_moments, of all keys together
         self.allocated = True
+        self.learn_columns()
+        self._box()
 
     #: Arrays with a leading key axis that are the state's own, and what fills a new row.
     STACKED = (
         "log_weights", "slow_weights", "exponents", "squares", "voices", "voice_variances",
         "voice_ages", "variances", "ages", "counts", "means", "spreads", "y_moments", "lags",
-        "transitions", "prior", "segment", "segment_start", "segment_labels", "hosts",
+        "transitions", "prior", "units", "segment", "segment_start", "segment_labels", "hosts",
     )  # fmt: skip
     #: Arrays without a key axis: what a young key borrows from all the others.
     POOLED = ("pool_weights", "pool_y")
-    FILL = {"lags": np.nan, "hosts": -1}  # noqa: RUF012
+    FILL = {"lags": np.nan, "hosts": -1, "units": (0.0, 1.0)}  # noqa: RUF012
 
-    @property
-    def scaled(self) -> NDArray[np.float64]:
-        """``(D,)``: 1 where a raw column is standardised."""
+    def learn_columns(self) -> None:
+        """``scaled (D,)`` <- 1 where a raw column is standardised, where more are in use now."""
         columns = self.columns
         if self._scaled_for != columns.used:
-            lag = np.full(self.lag_width, 1.0 if self.task == REGRESSION else 0.0)
-            self._scaled = np.concatenate([columns.scaled, lag])
+            self.scaled[: columns.width] = columns.scaled
+            self.scaled[columns.width :] = 1.0 if self.task == REGRESSION else 0.0
             self._scaled_for = columns.used
-        return self._scaled
+
+    def _box(self) -> None:
+        """What compiled code reads, in boxes that share all arrays; after any was replaced."""
+        past, rows, bank = self.past, self.segment_rows, self.bank
+        self.world = boxed(World(
+            self.scaled, self.counts, self.means, self.spreads, self.units, self.class_count,
+            past.raw, past.y, past.row, past.count, past.inside, self.task,
+        ))  # fmt: skip
+        self.experts = boxed(Table(
+            bank.theta, bank.second, bank.steps, bank.rates, bank.live, bank.learns,
+            bank.rehearses, bank.sizes, rows.raw, rows.y, rows.row, rows.count, rows.inside,
+            rows.open,
+        ))  # fmt: skip
+        self.beliefs = boxed(pooling.Beliefs(
+            self.log_weights, self.slow_weights, self.exponents, self.squares, self.voices,
+            self.voice_variances, self.voice_ages, self.variances, self.ages, bank.live,
+            bank.births, self.lags, self.transitions, self.prior,
+        ))  # fmt: skip
 
     @property
     def member_names(self) -> list[str]:
         """Names of the mixture's members, in order."""
         of_families = [name for family in self.families for name in family.names]
         return [*self.bank.names, *of_families, *SIMPLE_MEMBERS]
-
-    def world(self, key: int, centre: float, scale: float) -> World:
-        """How the families of a key are to read its rows."""
-        past = self.past
-        return World(
-            self.scaled, self.means[key], self.spreads[key], self.n_classes, self.task, centre,
-            scale, past.raw[key], past.y[key], int(past.count[key]), int(past.inside[key]),
-        )  # fmt: skip
 
     def key_index(self, name: str) -> int:
         """The row of a key; a new key starts from the same initial networks as all others."""
@@ -195,7 +208,7 @@ class State:
         else:
             self.bank.live[key, self.in_families] = False
 
-    def beliefs(self, key: int) -> NDArray[np.float64]:
+    def leaning(self, key: int) -> NDArray[np.float64]:
         """Log weights ``(M,)`` of the quick mixture of a key; a young one leans on the others."""
         own: NDArray[np.float64] = self.log_weights[key]
         if len(self.keys) < 2:
@@ -238,6 +251,7 @@ class State:
         for family in self.families:
             family.grow_keys(keys)
         self.references.grow_keys(keys)
+        self._box()
 
     def add_class(self, label: Label) -> int:
         """The index of a class; an unseen one takes the next output."""
@@ -250,6 +264,7 @@ class State:
             self.bank.seed_class(index)
             for family in self.families:
                 family.seed_class(index)
+            self.class_count[0] = self.n_classes
         return index
 
     def _widen_outputs(self) -> None:
@@ -264,6 +279,7 @@ class State:
         pad = outputs - self.prior.shape[1]
         self.prior = np.pad(self.prior, ((0, 0), (0, pad)))
         self.transitions = np.pad(self.transitions, ((0, 0), (0, pad), (0, pad)))
+        self._box()
 
     # -- snapshots ---------------------------------------------------------------------------
 
@@ -347,6 +363,7 @@ class State:
             ("reference/", state.references.load_parts, info["contexts"]),
         ):
             fill(_parts(tensors, home), rows)
+        state._box()
         return state
 
 

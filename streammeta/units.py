@@ -39,13 +39,15 @@ def units(state: State, key: int) -> tuple[float, float]:
     """
     if state.task != REGRESSION:
         return 0.0, 1.0
-    count, mean, variance = state.y_moments[key]
+    count, mean, variance = state.y_moments[key].tolist()
     if len(state.keys) > 1:
         part = BORROWED / (count + BORROWED)
         mean = (1.0 - part) * mean + part * state.pool_y[1]
         variance = (1.0 - part) * variance + part * state.pool_y[2]
         count = state.pool_y[0]
-    return float(mean), math.sqrt(variance) if count > 1 and variance > 0 else 1.0
+    found = float(mean), math.sqrt(variance) if count > 1 and variance > 0 else 1.0
+    state.units[key] = found  # for compiled code
+    return found
 
 
 def update_target_moments(state: State, key: int, value: float) -> None:

@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
+from streammeta.encode import CLIP
 from streammeta.experts import kernels
+from streammeta.experts.boxed import Box
 from streammeta.meta.net import Net, refit, seed_class
 
+Floats = NDArray[np.float64]
+I64 = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+#: Rows of a rehearsal: the newest and others of its segment; and labels from one to the next.
+REHEARSAL, REST = 8, 2
 #: Step sizes of the experts that also rehearse rows of the current segment.
 REPLAY_RATES = (3e-3,)
 #: Step sizes with which challengers go on learning once they are on their own.
 CHALLENGER_RATES = (3e-3, 3e-3)
 #: A primed second moment is trusted as if it came from this many steps.
 PRIMED_STEPS = 5_000
+
+
+class Table(NamedTuple):
+    """What compiled code reads of a bank, and of the newest rows of the segment of each key:
+    ``raw (K, R, D)``, ``y (K, R)``, ``row (K, R)``, ``inside`` and ``open (K,)`` of
+    ``streammeta.replay.SegmentRows``, and its ``count (K,)`` as ``seen``."""
+
+    theta: NDArray[np.float32]
+    second: NDArray[np.float32]
+    steps: I64
+    rates: NDArray[np.float32]
+    live: Flags
+    learns: Flags
+    rehearses: Flags
+    sizes: I64
+    raw: Floats
+    y: Floats
+    row: I64
+    seen: I64
+    inside: I64
+    open: I64
 
 
 class Bank:
@@ -91,36 +121,6 @@ class Bank:
         self.rehearses[key, self.rehearsing] = True
         self.births[key] = row
 
-    def predict(self, key: int, rows: NDArray[np.float32], n_classes: int) -> NDArray[np.float32]:
-        """Outputs ``(n, E, O)`` for network inputs ``rows (n, D)``."""
-        out = np.zeros((len(rows), len(self.rates), self.net.sizes[-1]), np.float32)
-        kernels.predict_bank(
-            self.theta[key], self.live[key], self.sizes, rows, n_classes, self.task, out
-        )
-        return out
-
-    def learn(
-        self,
-        key: int,
-        rows: NDArray[np.float32],
-        targets: NDArray[np.float32],
-        n_classes: int,
-        chosen: NDArray[np.bool_],
-    ) -> None:
-        """One step on the mean gradient of ``rows (n, D)`` for the experts that are ``chosen``."""
-        kernels.learn_rows(
-            self.theta[key],
-            self.second[key],
-            self.steps[key],
-            self.rates,
-            chosen,
-            self.sizes,
-            rows,
-            targets,
-            n_classes,
-            self.task,
-        )
-
     def place(
         self,
         key: int,
@@ -163,3 +163,48 @@ class Bank:
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Name to array, for a snapshot."""
         return {field: getattr(self, field) for field in self.FIELDS}
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _standard(world: Box, key: int, raw: Floats) -> NDArray[np.float32]:
+    w = world.of
+    rows = np.empty(raw.shape, np.float32)
+    kernels.standardise(raw, w.scaled, w.means[key], w.spreads[key], CLIP, rows)
+    return rows
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def ask_bank(bank: Box, world: Box, key: int, raw: Floats, out: Floats) -> None:
+    """``out (n, M, O)`` <- in its first E rows, what live experts say to raw rows ``(n, D)``."""
+    b, w = bank.of, world.of
+    said = np.zeros((len(raw), b.theta.shape[1], out.shape[2]), np.float32)
+    kernels.predict_bank(b.theta[key], b.live[key], b.sizes, _standard(world, key, raw),
+                         w.n_classes[0], w.task, said)  # fmt: skip
+    out[:, : said.shape[1]] = said
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def learn_bank(bank: Box, world: Box, key: int, raw: Floats, target: float) -> None:
+    """One step on a row ``(D,)`` of those experts that learn online."""
+    b, w = bank.of, world.of
+    y = np.full(1, (target - w.units[key, 0]) / w.units[key, 1], np.float32)
+    rows = _standard(world, key, raw.reshape(1, len(raw)))
+    kernels.learn_rows(b.theta[key], b.second[key], b.steps[key], b.rates, b.learns[key], b.sizes,
+                       rows, y, w.n_classes[0], w.task)  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def rehearse(bank: Box, world: Box, key: int, chances: int) -> None:
+    """One step of those experts that rehearse, on the newest row of the segment and on others that
+    are drawn from it (with replacement)."""
+    b, w = bank.of, world.of
+    inside, seen = b.inside[key], b.seen[key]
+    if inside < REHEARSAL or seen % REST or not b.rehearses[key].any():
+        return
+    raw, y = np.empty((REHEARSAL, b.raw.shape[2])), np.empty(REHEARSAL, np.float32)
+    slots = np.empty(REHEARSAL, np.int64)
+    kernels.draw_slots(chances, seen, inside, b.raw.shape[1], slots)
+    for i, slot in enumerate(slots):
+        raw[i], y[i] = b.raw[key, slot], (b.y[key, slot] - w.units[key, 0]) / w.units[key, 1]
+    kernels.learn_rows(b.theta[key], b.second[key], b.steps[key], b.rates, b.rehearses[key],
+                       b.sizes, _standard(world, key, raw), y, w.n_classes[0], w.task)  # fmt: skip

@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streammeta.experts.boxed import Box, boxed
+
 Floats = NDArray[np.float64]
+I64 = NDArray[np.int64]
 #: Keys that have the families; any further ones have the networks of the bank alone, for families
 #: take some megabytes for each. Rows that are kept of each of those keys.
 KEYS, PAST = 64, 4096
+#: A ``NamedTuple`` of arrays.
+Table = TypeVar("Table", bound=NamedTuple)
 
 
 class World(NamedTuple):
-    """How rows of a key are read: ``scaled (D,)``, ``means (D,)``, ``spreads (D,)`` of its columns
-    (``streammeta.experts.kernels.standardise``), classes known (1 of values) and the task; centre
-    and scale of the target.
+    """How rows are read, of all keys; families get it in a box (``streammeta.experts.boxed``).
 
-    ``rows (R, D)``, ``targets (R,)``: a ring of its newest rows with labels, in units of the
-    target; ``seen`` of them were added, the ``inside`` newest of all in it are of the segment.
+    ``scaled (D,)``: 1 where a column is standardised, by ``means`` and ``spreads (K, D)`` (mean and
+    variance, of ``counts (K, D)`` values); ``units (K, 2)``: centre and scale of the target;
+    ``n_classes (1,)``, 1 of values.
+
+    Of the first ``KEYS`` keys also the newest rows with labels: rings ``rows (K', R, D)`` and
+    ``targets (K', R)``, in units of the target, with their row ``numbers (K', R)``; ``seen (K',)``
+    of them were added, the newest ``inside (K',)`` of all in it are of the segment.
     """
 
     scaled: Floats
+    counts: Floats
     means: Floats
     spreads: Floats
-    n_classes: int
-    task: int
-    centre: float
-    scale: float
+    units: Floats
+    n_classes: I64
     rows: Floats
     targets: Floats
-    seen: int
-    inside: int
+    numbers: I64
+    seen: I64
+    inside: I64
+    task: int
 
 
 class Family(Protocol):
@@ -49,11 +58,11 @@ class Family(Protocol):
     def start(self, key: int) -> None:
         """Forget everything of a key."""
 
-    def predict(self, key: int, raw: Floats, world: World, out: Floats) -> None:
-        """``out (n, m, O)`` <- what each member says to raw rows ``(n, D)``: probabilities, or a
-        value in units of (centre, scale). Changes nothing."""
+    def predict(self, key: int, raw: Floats, world: Box, out: Floats, at: int) -> None:
+        """``out (n, M, O)`` <- from row ``at`` on, what each member says to raw rows ``(n, D)``:
+        probabilities, or a value in units of the target. Changes nothing."""
 
-    def learn(self, key: int, world: World) -> None:
+    def learn(self, key: int, world: Box) -> None:
         """A label of the current segment has come: the newest row of ``world``."""
 
     def seed_class(self, index: int) -> None:
@@ -69,42 +78,53 @@ class Family(Protocol):
         """What ``tensors`` returned."""
 
 
-class Stacked(ABC):
-    """Arrays with a leading axis of keys, by name: the part that all families share.
+class Stacked(ABC, Generic[Table]):
+    """A table of arrays with a leading axis of keys: the part that all families share.
 
-    A subclass names its arrays in ``FIELDS`` and makes those of one new key in ``_fresh``.
+    Compiled code takes it in one piece, as ``box``.
     """
 
-    FIELDS: tuple[str, ...] = ()
+    def __init__(self) -> None:
+        """With room for no key."""
+        fresh = self._fresh()
+        self.table = fresh._replace(
+            **{n: np.empty((0, *a.shape), a.dtype) for n, a in fresh._asdict().items()}
+        )
 
     @abstractmethod
-    def _fresh(self) -> dict[str, NDArray[Any]]:
+    def _fresh(self) -> Table:
         """The arrays of one key that has just begun."""
 
-    def _allocate(self) -> None:
-        for name, array in self._fresh().items():
-            setattr(self, name, np.empty((0, *array.shape), array.dtype))
+    @property
+    def table(self) -> Table:
+        """The arrays, stacked over keys."""
+        return self._table
+
+    @table.setter
+    def table(self, table: Table) -> None:
+        self._table, self.box = table, boxed(table)
 
     def grow_keys(self, keys: int) -> None:
         """Room for ``keys`` keys; what is there stays, a new key starts afresh."""
-        for name, array in self._fresh().items():
-            old = getattr(self, name)
+        grown = {}
+        for name, array in self._fresh()._asdict().items():
+            old = getattr(self.table, name)
             new = np.empty((min(keys, KEYS), *array.shape), array.dtype)
             new[: len(old)] = old
             new[len(old) :] = array
-            setattr(self, name, new)
+            grown[name] = new
+        self.table = self.table._replace(**grown)
 
     def start(self, key: int) -> None:
         """Forget everything of a key."""
         if key < KEYS:
-            for name, array in self._fresh().items():
-                getattr(self, name)[key] = array
+            for array, fresh in zip(self.table, self._fresh(), strict=True):
+                array[key] = fresh
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Name to array, for a snapshot."""
-        return {name: getattr(self, name) for name in self.FIELDS}
+        return dict(self.table._asdict())
 
     def load(self, tensors: dict[str, NDArray[Any]]) -> None:
         """What ``tensors`` returned."""
-        for name in self.FIELDS:
-            setattr(self, name, tensors[name].copy())
+        self.table = self.table._replace(**{n: tensors[n].copy() for n in self.table._fields})

@@ -19,15 +19,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from drift.stacked import drawn
 from streammeta.encode import CLIP
-from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, HUBER
+from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, HUBER, draw_slots
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
+#: Rows of a segment before any is rehearsed, and labels from one rehearsal to the next.
+ENOUGH, REST = 8, 2
 #: With fewer knots a column is read as it is.
 FEWEST_KNOTS = 3
 #: Share of the values beyond the first and the last knot.
@@ -145,27 +146,42 @@ def renew_knots(
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def _forward(
-    theta: F32, inputs: int, places: I64, values: F32, n: int, h: F32, out: F32, n_out: int
+    theta: F32, inputs: int, places: I64, values: F32, n: int, turned: F32, h: F32, out: F32
 ) -> None:
-    """Hidden units ``h (H,)`` and outputs ``out (O,)``, the first ``n_out`` of them."""
-    hidden, outputs = len(h), len(out)
-    first = theta[: inputs * hidden].reshape(inputs, hidden)
+    """Hidden units ``h (H,)`` and the first outputs ``out (o,)``; ``turned (o, H)``: the weights
+    between them."""
+    hidden, outputs = turned.shape[1], (len(theta) - (inputs + 1) * len(h)) // (len(h) + 1)
     bias = inputs * hidden
+    first = theta[:bias].reshape(inputs, hidden)
     for j in range(hidden):
         h[j] = theta[bias + j]
-    for i in range(n):
-        row, a = first[places[i]], values[i]
+    i = 0
+    while i + 1 < n:  # two at a time: units are read and written half as often
+        one, other = first[places[i]], first[places[i + 1]]
+        a, b = values[i], values[i + 1]
         for j in range(hidden):
-            h[j] += a * row[j]
-    start = bias + hidden
-    second = theta[start : start + hidden * outputs].reshape(hidden, outputs)
-    for k in range(n_out):
-        out[k] = theta[start + hidden * outputs + k]
+            h[j] += a * one[j] + b * other[j]
+        i += 2
+    if i < n:
+        one, a = first[places[i]], values[i]
+        for j in range(hidden):
+            h[j] += a * one[j]
     for j in range(hidden):
         h[j] = max(h[j], np.float32(0.0))
-        if h[j] > 0.0:
-            for k in range(n_out):
-                out[k] += h[j] * second[j, k]
+    last = bias + hidden + hidden * outputs
+    for k in range(len(out)):
+        total = theta[last + k]
+        for j in range(hidden):
+            total += h[j] * turned[k, j]
+        out[k] = total
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _turn(theta: F32, start: int, outputs: int, turned: F32) -> None:
+    """``turned (o, H)`` <- the weights ``(H, O)`` that stand at ``start``, of the first outputs."""
+    for k in range(turned.shape[0]):
+        for j in range(turned.shape[1]):
+            turned[k, j] = theta[start + j * outputs + k]
 
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
@@ -184,19 +200,23 @@ def softmax(out: F32 | F64, n_out: int) -> None:
 @njit(cache=True, nogil=True, error_model="numpy")
 def predict_hats(
     theta: F32, inputs: int, hidden: int, raw: F64, scaled: F64, means: F64, spreads: F64,
-    knots: F64, n_knots: I64, n_out: int, task: int, out: F64,
+    knots: F64, n_knots: I64, n_out: int, task: int, out: F64, at: int,
 ) -> None:  # fmt: skip
-    """``out (n, E, O)`` <- what networks ``theta (E, P)`` say to raw rows ``(n, D)``."""
+    """``out (n, M, O)`` <- from row ``at`` on, what networks ``theta (E, P)`` say to raw rows
+    ``(n, D)``."""
     places, values = np.empty(3 * raw.shape[1], np.int64), np.empty(3 * raw.shape[1], np.float32)
-    h, logits = np.empty(hidden, np.float32), np.empty(out.shape[2], np.float32)
+    h, logits = np.empty(hidden, np.float32), np.empty(n_out, np.float32)
+    turned, start = np.empty((len(theta), n_out, hidden), np.float32), (inputs + 1) * hidden
+    for e in range(len(theta)):
+        _turn(theta[e], start, (theta.shape[1] - start) // (hidden + 1), turned[e])
     for r in range(len(raw)):
         n = encode(raw[r], scaled, means, spreads, knots, n_knots, places, values)
         for e in range(len(theta)):
-            _forward(theta[e], inputs, places, values, n, h, logits, n_out)
+            _forward(theta[e], inputs, places, values, n, turned[e], h, logits)
             if task == CLASSIFICATION:
                 softmax(logits, n_out)
             for k in range(n_out):
-                out[r, e, k] = logits[k]
+                out[r, at + e, k] = logits[k]
 
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
@@ -220,33 +240,32 @@ def learn_batch(
     inputs: ``places (n, 3 D)``, ``values (n, 3 D)``, ``counts (n,)``, ``targets (n,)``."""
     cut = inputs * hidden
     start = cut + hidden
-    end = start + hidden * outputs
-    head = theta[start:end].reshape(hidden, outputs)
+    turned, by_turned = np.empty((n_out, hidden), np.float32), np.zeros((n_out, hidden), np.float32)
+    _turn(theta, start, outputs, turned)
     grad = np.zeros(len(theta) - cut, np.float32)  # of all behind the first layer
-    by_head = grad[hidden : hidden + hidden * outputs].reshape(hidden, outputs)
     touched = np.empty(places.size, np.int64)
     slot_of = np.full(inputs, -1, np.int64)
     first = np.empty((min(places.size, inputs), hidden), np.float32)
-    h, out = np.empty(hidden, np.float32), np.empty(outputs, np.float32)
+    h, out = np.empty(hidden, np.float32), np.empty(n_out, np.float32)
     delta = np.empty(hidden, np.float32)
     share, n_touched = np.float32(1.0 / len(counts)), 0
     for r in range(len(counts)):
-        _forward(theta, inputs, places[r], values[r], counts[r], h, out, n_out)
+        _forward(theta, inputs, places[r], values[r], counts[r], turned, h, out)
         if task == CLASSIFICATION:
             softmax(out, n_out)
             out[int(targets[r])] -= np.float32(1.0)
         else:
             out[0] = min(max(out[0] - np.float32(targets[r]), -HUBER), HUBER)
+        delta[:] = np.float32(0.0)
         for k in range(n_out):
-            out[k] *= share
-            grad[hidden + hidden * outputs + k] += out[k]
+            gap = out[k] * share
+            grad[hidden + hidden * outputs + k] += gap
+            for j in range(hidden):
+                by_turned[k, j] += h[j] * gap
+                delta[j] += turned[k, j] * gap
         for j in range(hidden):
-            delta[j] = np.float32(0.0)
-            if h[j] > 0.0:
-                for k in range(n_out):
-                    by_head[j, k] += h[j] * out[k]
-                    delta[j] += head[j, k] * out[k]
-                grad[j] += delta[j]
+            delta[j] = delta[j] if h[j] > np.float32(0.0) else np.float32(0.0)
+            grad[j] += delta[j]
         for i in range(counts[r]):
             place, a = places[r, i], values[r, i]
             slot = slot_of[place]
@@ -258,6 +277,9 @@ def learn_batch(
             row = first[slot]
             for j in range(hidden):
                 row[j] += a * delta[j]
+    for k in range(n_out):
+        for j in range(hidden):
+            grad[hidden + j * outputs + k] = by_turned[k, j]
     scale = np.float32(1.0) / (np.float32(1.0) - DECAY ** np.float32(steps))
     for i in range(n_touched):
         at = touched[i] * hidden
@@ -268,22 +290,28 @@ def learn_batch(
 @njit(cache=True, nogil=True, error_model="numpy")
 def learn_hats(
     theta: F32, second: F32, steps: I64, rates: F32, batches: I64, inputs: int, hidden: int,
-    outputs: int, past: F64, past_y: F64, count: int, inside: int, scaled: F64, means: F64,
+    past: F64, past_y: F64, count: int, inside: int, scaled: F64, means: F64,
     spreads: F64, knots: F64, n_knots: I64, n_out: int, task: int, centre: float, scale: float,
-    chance: int,
+    chances: int,
 ) -> None:  # fmt: skip
     """One step of each network ``theta (E, P)`` on the newest row of ``past (R, D)`` and, of those
-    with ``batches`` above 1, on so many: the others are drawn from the ``inside`` newest."""
-    most, width = batches.max(), 3 * past.shape[1]
+    with ``batches`` above 1, on so many, every ``REST``-th time: the others are drawn from the
+    ``inside`` newest, as soon as there are ``ENOUGH``."""
+    most, width = 1, 3 * past.shape[1]
+    outputs = (theta.shape[1] - (inputs + 1) * hidden) // (hidden + 1)
+    if inside >= ENOUGH and count % REST == 0:
+        most = batches.max()
     places, values = np.empty((most, width), np.int64), np.empty((most, width), np.float32)
     counts, targets = np.empty(most, np.int64), np.empty(most)
-    for i in range(most):
-        back = 0 if i == 0 else drawn(chance + i, inside)
-        slot = (count - 1 - back) % len(past)
+    slots = np.empty(most, np.int64)
+    draw_slots(chances, count, inside, len(past), slots)
+    for i, slot in enumerate(slots):
         counts[i] = encode(past[slot], scaled, means, spreads, knots, n_knots, places[i], values[i])
         targets[i] = (past_y[slot] - centre) / scale
     for e in range(len(theta)):
-        n = batches[e]
+        n = min(batches[e], most)
+        if n < batches[e] and inside >= ENOUGH:
+            continue
         steps[e] += 1
         learn_batch(theta[e], second[e], steps[e], rates[e], inputs, hidden, outputs, places[:n],
                     values[:n], counts[:n], targets[:n], n_out, task)  # fmt: skip

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from drift.stacked import start_of
-from streammeta.experts import hat_kernels
-from streammeta.experts.family import Floats, Stacked, World
+from streammeta.experts.boxed import Box
+from streammeta.experts.family import I64, Floats, Stacked
+from streammeta.experts.hat_kernels import learn_hats, predict_hats, renew_knots
 from streammeta.meta.net import Net, refit, seed_class
 
 #: Step sizes of the networks that learn from each row once, and of those that rehearse the segment.
 RATES, REHEARSING = (1e-3, 3e-3, 1e-2), (1e-3,)
 #: Rows of a step of the latter: the newest, and others of the segment.
 BATCH = 16
-#: Rows of a segment before any is rehearsed.
-ENOUGH = 8
 BINS, HIDDEN = 10, 64
 #: Labels at which knots are put where the newest rows lie: the first times, and then every so many.
 RENEWED, EVERY, LOOKED_AT = (64, 256, 1024), 2048, 2048
@@ -25,8 +25,20 @@ RENEWED, EVERY, LOOKED_AT = (64, 256, 1024), 2048, 2048
 HEAD = 0.1
 
 
-class Hats(Stacked):
-    """Stacked networks ``theta (K, E, P)`` with the knots ``(K, C, B)`` that they read columns by.
+class _Table(NamedTuple):
+    """Networks ``theta (K, E, P)`` and the mean squares of their gradients, ``second``, after
+    ``steps (K, E)``; the ``knots (K, C, B)`` that they read columns by, of which ``n_knots (K, C)``
+    are in use."""
+
+    theta: NDArray[np.float32]
+    second: NDArray[np.float32]
+    steps: I64
+    knots: Floats
+    n_knots: I64
+
+
+class Hats(Stacked[_Table]):
+    """Networks on hat-basis inputs, stacked over keys.
 
     Args:
         width: raw columns.
@@ -35,13 +47,6 @@ class Hats(Stacked):
         seed: of the initial weights and of what is rehearsed.
         replay: whether one of them rehearses.
     """
-
-    FIELDS = ("theta", "second", "steps", "knots", "n_knots")
-    theta: NDArray[np.float32]
-    second: NDArray[np.float32]
-    steps: NDArray[np.int64]
-    knots: Floats
-    n_knots: NDArray[np.int64]
 
     def __init__(
         self, width: int, hatted: int, outputs: int, seed: int, *, replay: bool = True
@@ -53,20 +58,16 @@ class Hats(Stacked):
         rehearsing = REHEARSING if replay else ()
         self.rates = np.array([*RATES, *rehearsing], np.float32)
         self.batches = np.array([1] * len(RATES) + [BATCH] * len(rehearsing), np.int64)
-        self.single = np.ones_like(self.batches)  # while there are no others to draw from
         self.names = tuple(f"hat@{r:g}" for r in RATES)
         self.names += tuple(f"hat-replay@{r:g}" for r in rehearsing)
-        self._allocate()
+        super().__init__()
 
-    def _fresh(self) -> dict[str, NDArray[Any]]:
+    def _fresh(self) -> _Table:
         shape = (len(self.rates), self.net.n_params)
-        return {
-            "theta": self._initial(),
-            "second": np.zeros(shape, np.float32),
-            "steps": np.zeros(len(self.rates), np.int64),
-            "knots": np.zeros((self.hatted, BINS)),
-            "n_knots": np.zeros(self.hatted, np.int64),
-        }
+        return _Table(
+            self._initial(), np.zeros(shape, np.float32), np.zeros(len(self.rates), np.int64),
+            np.zeros((self.hatted, BINS)), np.zeros(self.hatted, np.int64),
+        )  # fmt: skip
 
     def _initial(self) -> NDArray[np.float32]:
         """Hats start at 0: a column is a straight line until it is known how it is not."""
@@ -82,36 +83,49 @@ class Hats(Stacked):
             head[:] = rng.normal(0.0, HEAD * np.sqrt(2.0 / HIDDEN), len(head))
         return theta
 
-    def predict(self, key: int, raw: Floats, world: World, out: Floats) -> None:
-        """``out (n, m, O)`` <- what each network says to raw rows ``(n, D)``."""
-        hat_kernels.predict_hats(
-            self.theta[key], self.inputs, HIDDEN, raw, world.scaled, world.means, world.spreads,
-            self.knots[key], self.n_knots[key], world.n_classes, world.task, out,
-        )  # fmt: skip
+    def predict(self, key: int, raw: Floats, world: Box, out: Floats, at: int) -> None:
+        """``out (n, M, O)`` <- from row ``at`` on, what each network says to ``raw (n, D)``."""
+        _predict(self.box, world, key, self.inputs, raw, out, at)
 
-    def learn(self, key: int, world: World) -> None:
+    def learn(self, key: int, world: Box) -> None:
         """One step of each network, on the newest row or on a batch of its segment."""
-        if world.seen in RENEWED or world.seen % EVERY == 0:
-            newest = np.arange(max(0, world.seen - LOOKED_AT), world.seen) % len(world.rows)
-            hat_kernels.renew_knots(
-                world.rows[newest], world.scaled, self.knots[key], self.n_knots[key],
-                self.theta[key], self.second[key], HIDDEN,
-            )  # fmt: skip
-        hat_kernels.learn_hats(
-            self.theta[key], self.second[key], self.steps[key], self.rates,
-            self.batches if world.inside >= ENOUGH else self.single, self.inputs, HIDDEN,
-            self.net.sizes[-1], world.rows, world.targets, world.seen, world.inside, world.scaled,
-            world.means, world.spreads, self.knots[key], self.n_knots[key], world.n_classes,
-            world.task, world.centre, world.scale, self.chances + world.seen * BATCH,
-        )  # fmt: skip
+        _learn(self.box, world, key, self.rates, self.batches, self.inputs, self.chances)
 
     def seed_class(self, index: int) -> None:
         """Class ``index`` starts from the mean of the classes before it."""
-        seed_class(self.theta, self.net, index)
+        seed_class(self.table.theta, self.net, index)
 
     def widen_outputs(self, outputs: int) -> None:
         """Room for more classes."""
         wide = Net((self.inputs, HIDDEN, outputs))
-        for name in ("theta", "second"):
-            setattr(self, name, refit(getattr(self, name), self.net, wide))
+        theta, second = (refit(a, self.net, wide) for a in (self.table.theta, self.table.second))
+        self.table = self.table._replace(theta=theta, second=second)
         self.net = wide
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _predict(
+    own: Box, world: Box, key: int, inputs: int, raw: Floats, out: Floats, at: int
+) -> None:
+    t, w = own.of, world.of
+    predict_hats(t.theta[key], inputs, HIDDEN, raw, w.scaled, w.means[key], w.spreads[key],
+                 t.knots[key], t.n_knots[key], w.n_classes[0], w.task, out, at)  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _learn(
+    own: Box, world: Box, key: int, rates: NDArray[np.float32], batches: I64, inputs: int,
+    chances: int,
+) -> None:  # fmt: skip
+    t, w = own.of, world.of
+    theta, second, knots, n_knots = t.theta[key], t.second[key], t.knots[key], t.n_knots[key]
+    rows, seen = w.rows[key], w.seen[key]
+    due = seen % EVERY == 0
+    for times in RENEWED:
+        due = due or seen == times
+    if due:
+        newest = np.arange(max(0, seen - LOOKED_AT), seen) % len(rows)
+        renew_knots(rows[newest], w.scaled, knots, n_knots, theta, second, HIDDEN)
+    learn_hats(theta, second, t.steps[key], rates, batches, inputs, HIDDEN, rows, w.targets[key],
+               seen, w.inside[key], w.scaled, w.means[key], w.spreads[key], knots, n_knots,
+               w.n_classes[0], w.task, w.units[key, 0], w.units[key, 1], chances)  # fmt: skip

@@ -8,18 +8,18 @@ is of one direction out of d: for a memory of so many rows, lambda is 1 - d / ro
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from streammeta.experts.family import Floats, Stacked, World
+from streammeta.experts.boxed import Box
+from streammeta.experts.family import I64, Floats, Stacked
 from streammeta.experts.hat_kernels import FEWEST_KNOTS, encode, find_knots, softmax
 from streammeta.experts.kernels import REGRESSION
 
 F32 = NDArray[np.float32]
-I64 = NDArray[np.int64]
 
 #: Rows that a head remembers, and the least that is left of what it knew of a direction.
 MEMORIES, LEFT = (10_000, 1_000), 0.5
@@ -100,9 +100,10 @@ def _probabilities(said: Floats, sharp: float, n_out: int, out: Floats) -> None:
 @njit(cache=True, nogil=True, error_model="numpy")
 def predict_heads(
     weights: Floats, sharp: Floats, slots: I64, raw: Floats, scaled: Floats, means: Floats,
-    spreads: Floats, knots: Floats, n_knots: I64, n_out: int, task: int, out: Floats,
+    spreads: Floats, knots: Floats, n_knots: I64, n_out: int, task: int, out: Floats, at: int,
 ) -> None:  # fmt: skip
-    """``out (n, E, O)`` <- what heads ``weights (E, ROOM, O)`` say to raw rows ``(n, D)``."""
+    """``out (n, M, O)`` <- from row ``at`` on, what heads ``weights (E, ROOM, O)`` say to raw rows
+    ``(n, D)``."""
     places = np.empty(3 * raw.shape[1] + 1, np.int64)
     values = np.empty(3 * raw.shape[1] + 1, np.float32)
     said = np.empty(weights.shape[2])
@@ -111,9 +112,9 @@ def predict_heads(
         for e in range(len(weights)):
             _say(weights[e], places, values, n, n_out, said)
             if task == REGRESSION:
-                out[r, e, 0] = said[0]
+                out[r, at + e, 0] = said[0]
             else:
-                _probabilities(said, sharp[e], n_out, out[r, e])
+                _probabilities(said, sharp[e], n_out, out[r, at + e])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -159,7 +160,20 @@ def renew_heads(
                     spreads, knots, n_knots, n_out, task)  # fmt: skip
 
 
-class Heads(Stacked):
+class _Table(NamedTuple):
+    """``weights (K, E, ROOM, O)`` and covariances ``cover (K, E, ROOM, ROOM)`` of the heads, how
+    ``sharp (K, E)`` they are; ``slots (K, 1 + N)`` of the inputs (``_inputs``); their ``knots
+    (K, C, B)``, of which ``n_knots (K, C)`` are in use."""
+
+    weights: Floats
+    cover: Floats
+    sharp: Floats
+    slots: I64
+    knots: Floats
+    n_knots: I64
+
+
+class Heads(Stacked[_Table]):
     """Ridge regression of the value, or of each class against the others, on hats.
 
     Args:
@@ -168,55 +182,32 @@ class Heads(Stacked):
         outputs: room for so many classes, 1 for values.
     """
 
-    FIELDS = ("weights", "cover", "sharp", "slots", "knots", "n_knots")
-    weights: Floats
-    cover: Floats
-    sharp: Floats
-    slots: I64
-    knots: Floats
-    n_knots: I64
-
     def __init__(self, width: int, hatted: int, outputs: int) -> None:
         bins = min(BINS, (ROOM - 1 - width) // max(hatted, 1))
         self.bins = bins if bins >= FEWEST_KNOTS else 0
         self.inputs, self.hatted, self.outputs = width + hatted * self.bins, hatted, outputs
         self.names = tuple(f"head@{rows}" for rows in MEMORIES)
         self.memories = np.array(MEMORIES, np.float64)
-        self._allocate()
+        super().__init__()
 
-    def _fresh(self) -> dict[str, NDArray[Any]]:
+    def _fresh(self) -> _Table:
         heads = len(MEMORIES)
-        return {
-            "weights": np.zeros((heads, ROOM, self.outputs)),
-            "cover": np.tile(np.eye(ROOM) / RIDGE, (heads, 1, 1)),
-            "sharp": np.full(heads, SHARP_AT_BIRTH),
-            "slots": np.zeros(1 + self.inputs, np.int64),
-            "knots": np.zeros((self.hatted, self.bins)),
-            "n_knots": np.zeros(self.hatted, np.int64),
-        }
+        return _Table(
+            np.zeros((heads, ROOM, self.outputs)),
+            np.tile(np.eye(ROOM) / RIDGE, (heads, 1, 1)),
+            np.full(heads, SHARP_AT_BIRTH),
+            np.zeros(1 + self.inputs, np.int64),
+            np.zeros((self.hatted, self.bins)),
+            np.zeros(self.hatted, np.int64),
+        )
 
-    def predict(self, key: int, raw: Floats, world: World, out: Floats) -> None:
-        """``out (n, m, O)`` <- what each head says to raw rows ``(n, D)``."""
-        predict_heads(
-            self.weights[key], self.sharp[key], self.slots[key], raw, world.scaled, world.means,
-            world.spreads, self.knots[key], self.n_knots[key], world.n_classes, world.task, out,
-        )  # fmt: skip
+    def predict(self, key: int, raw: Floats, world: Box, out: Floats, at: int) -> None:
+        """``out (n, M, O)`` <- from row ``at`` on, what each head says to ``raw (n, D)``."""
+        _predict(self.box, world, key, raw, out, at)
 
-    def learn(self, key: int, world: World) -> None:
+    def learn(self, key: int, world: Box) -> None:
         """The newest row; where knots are due for renewal, all rows that are kept."""
-        own = (self.weights[key], self.cover[key], self.sharp[key], self.slots[key])
-        read = (world.scaled, world.means, world.spreads, self.knots[key], self.n_knots[key])
-        size = len(world.rows)
-        if _due(world.seen):
-            kept = np.arange(max(0, world.seen - size), world.seen) % size
-            targets = (world.targets[kept] - world.centre) / world.scale
-            renew_heads(*own, self.memories, world.rows[kept], targets, *read, world.n_classes,
-                        world.task)  # fmt: skip
-            return
-        newest = (world.seen - 1) % size
-        target = (world.targets[newest] - world.centre) / world.scale
-        learn_heads(*own, self.memories, world.rows[newest], target, *read, world.n_classes,
-                    world.task)  # fmt: skip
+        _learn_newest(self.box, world, key, self.memories)
 
     def seed_class(self, index: int) -> None:
         """Of a new class nothing is known: its weights are 0."""
@@ -224,9 +215,38 @@ class Heads(Stacked):
     def widen_outputs(self, outputs: int) -> None:
         """Room for more classes."""
         more = ((0, 0), (0, 0), (0, 0), (0, outputs - self.outputs))
-        self.weights, self.outputs = np.pad(self.weights, more), outputs
+        self.outputs = outputs
+        self.table = self.table._replace(weights=np.pad(self.table.weights, more))
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _predict(own: Box, world: Box, key: int, raw: Floats, out: Floats, at: int) -> None:
+    t, w = own.of, world.of
+    predict_heads(t.weights[key], t.sharp[key], t.slots[key], raw, w.scaled, w.means[key],
+                  w.spreads[key], t.knots[key], t.n_knots[key], w.n_classes[0], w.task, out,
+                  at)  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _learn_newest(own: Box, world: Box, key: int, memories: Floats) -> None:
+    t, w = own.of, world.of
+    weights, cover, sharp, slots = t.weights[key], t.cover[key], t.sharp[key], t.slots[key]
+    means, spreads, knots, n_knots = w.means[key], w.spreads[key], t.knots[key], t.n_knots[key]
+    rows, targets, seen = w.rows[key], w.targets[key], w.seen[key]
+    centre, scale = w.units[key]
+    if _due(seen):
+        kept = np.arange(max(0, seen - len(rows)), seen) % len(rows)
+        renew_heads(weights, cover, sharp, slots, memories, rows[kept],
+                    (targets[kept] - centre) / scale, w.scaled, means, spreads, knots, n_knots,
+                    w.n_classes[0], w.task)  # fmt: skip
+        return
+    newest = (seen - 1) % len(rows)
+    learn_heads(weights, cover, sharp, slots, memories, rows[newest],
+                (targets[newest] - centre) / scale, w.scaled, means, spreads, knots, n_knots,
+                w.n_classes[0], w.task)  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _due(count: int) -> bool:
     """Whether ``count`` is ``RENEWED`` times a power of ``TIMES``."""
     while count > RENEWED and count % TIMES == 0:

@@ -13,6 +13,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from drift.stacked import drawn
+from streammeta.experts.boxed import Box
+
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -433,6 +436,38 @@ def update_moments(row: F64, scaled: F64, count: F64, mean: F64, var: F64, floor
             gap = min(max(gap, -bound), bound)
         mean[c] += weight * gap
         var[c] = (1.0 - weight) * (var[c] + weight * gap * gap)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def draw_slots(chances: int, seen: int, inside: int, size: int, slots: I64) -> None:
+    """``slots (n,)`` <- places in a ring of ``size`` to which ``seen`` rows were added: that of the
+    newest, and others drawn evenly from the ``inside`` newest (with replacement)."""
+    for i in range(len(slots)):
+        back = 0 if i == 0 else drawn(chances + seen * len(slots) + i, inside)
+        slots[i] = (seen - 1 - back) % size
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def move_moments(world: Box, key: int, raw: F64, floor: float) -> None:
+    """The same, by a raw row ``(D,)`` of a key."""
+    w = world.of
+    update_moments(raw, w.scaled, w.counts[key], w.means[key], w.spreads[key], floor)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def join_lags(features: F64, lags: F64, used: int, width: int, codes: int, task: int) -> F64:
+    """A raw row ``(width,)``: features and then the labels that have arrived, newest first; each a
+    value, or a class in one of ``codes`` columns."""
+    raw = np.zeros(width)
+    start = len(features)
+    raw[:start] = features
+    for i in range(used):
+        label = lags[i]
+        if task == REGRESSION:
+            raw[start + i] = label
+        elif label == label:
+            raw[start + i * codes + int(label) % codes] = 1.0
+    return raw
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

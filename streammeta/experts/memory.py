@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from streammeta.encode import CLIP
-from streammeta.experts.family import PAST, Floats, Stacked, World
+from streammeta.experts.boxed import Box
+from streammeta.experts.family import I64, PAST, Floats, Stacked
 from streammeta.experts.kernels import REGRESSION
 
 F32 = NDArray[np.float32]
-I64 = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 #: Rows that each member looks back, and how many nearest of those it asks.
 REACHES, NEAREST = (100, 500, 4000), 10
@@ -27,6 +28,8 @@ LIGHTEST = 1e-3
 BLUR = 0.1
 #: Votes of a neighbour at no distance that all classes share.
 DOUBT = 0.02
+#: Distances that are looked at together: mostly none of them is among the nearest.
+STRETCH = 64
 _FAR = 1e30
 
 
@@ -41,41 +44,52 @@ def place(raw: Floats, scaled: Floats, means: Floats, spreads: Floats, out: F32)
 
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
-def _distances(at: F32, metric: F32, kept: F32, out: F32) -> None:
-    """``out (n,)`` <- squared distances of ``kept (n, D)`` from ``at (D,)``."""
-    for r in range(len(kept)):
-        total = np.float32(0.0)
-        for c in range(len(at)):
-            gap = at[c] - kept[r, c]
-            total += metric[c] * gap * gap
-        out[r] = total
+def _add_distances(at: np.float32, weight: np.float32, column: F32, out: F32) -> None:
+    """``out (n,)`` grows by the squared distances of ``column (n,)`` from ``at``."""
+    for r in range(len(out)):
+        gap = at - column[r]
+        out[r] += weight * gap * gap
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _least(numbers: F32) -> float:
+    least: float = numbers[0]
+    for i in range(len(numbers)):
+        least = min(least, numbers[i])
+    return least
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def find_nearest(
-    at: F32, metric: Floats, kept: F32, seen: int, reaches: I64, gaps: Floats, slots: I64
-) -> None:
-    """``gaps``, ``slots (m, NEAREST)`` <- squared distances and places in the ring ``kept (R, D)``
-    of those nearest to ``at (D,)`` within each reach; where there are fewer the gap is ``_FAR``."""
-    size = len(kept)
-    reach = min(seen, size, reaches[-1])
-    distances = np.empty(size, np.float32)
-    _distances(at, metric.astype(np.float32), kept[: min(seen, size)], distances)
+    at: F32, metric: Floats, kept: F32, varies: Flags, seen: int, reaches: I64, gaps: Floats,
+    slots: I64,
+) -> None:  # fmt: skip
+    """``gaps``, ``slots (m, NEAREST)`` <- squared distances and places in the ring ``kept (D, R)``
+    of those nearest to ``at (D,)`` within each reach; where there are fewer the gap is ``_FAR``.
+    Columns that never ``varies (D,)`` are 0 in every row."""
+    size = kept.shape[1]
+    reach, filled = min(seen, size, reaches[-1]), min(seen, size)
+    distances = np.zeros(filled, np.float32)
+    for c in range(len(at)):
+        if varies[c] or at[c] != 0.0:
+            _add_distances(at[c], np.float32(metric[c]), kept[c, :filled], distances)
     own, where = np.full(NEAREST, _FAR), np.zeros(NEAREST, np.int64)
-    worst, farthest, member = _FAR, 0, 0
-    slot = (seen - 1) % size
-    for b in range(reach):
-        while b == reaches[member]:
-            gaps[member], slots[member] = own, where
-            member += 1
-        if distances[slot] < worst:
-            own[farthest], where[farthest] = distances[slot], slot
-            worst = -1.0
-            for i in range(NEAREST):
-                if own[i] > worst:
-                    worst, farthest = own[i], i
-        slot = slot - 1 if slot > 0 else size - 1
-    for m in range(member, len(reaches)):
+    worst, farthest, back = _FAR, 0, 0
+    for m in range(len(reaches)):
+        while back < min(reach, reaches[m]):
+            newest = (seen - 1 - back) % size  # a stretch that does not leap back in the ring
+            n = min(min(reach, reaches[m]) - back, newest + 1, STRETCH)
+            stretch = distances[newest + 1 - n : newest + 1]
+            back += n
+            if _least(stretch) >= worst:
+                continue
+            for i in range(n - 1, -1, -1):
+                if stretch[i] < worst:
+                    own[farthest], where[farthest] = stretch[i], newest + 1 - n + i
+                    worst = -1.0
+                    for j in range(NEAREST):
+                        if own[j] > worst:
+                            worst, farthest = own[j], j
         gaps[m], slots[m] = own, where
 
 
@@ -109,32 +123,45 @@ def _ask(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def predict_memory(
-    metric: Floats, kept: F32, reaches: I64, raw: Floats, scaled: Floats, means: Floats,
-    spreads: Floats, targets: Floats, seen: int, centre: float, scale: float, n_out: int, task: int,
-    out: Floats,
+    metric: Floats, kept: F32, varies: Flags, reaches: I64, raw: Floats, scaled: Floats,
+    means: Floats, spreads: Floats, targets: Floats, seen: int, centre: float, scale: float,
+    n_out: int, task: int, out: Floats, start: int,
 ) -> None:  # fmt: skip
-    """``out (n, m, O)`` <- what the neighbours of raw rows ``(n, D)`` say within each reach."""
+    """``out (n, M, O)`` <- from row ``start`` on, what the neighbours of raw rows ``(n, D)`` say
+    within each reach."""
     gaps = np.empty((len(reaches), NEAREST))
     slots, at = np.empty(gaps.shape, np.int64), np.empty(raw.shape[1], np.float32)
     for r in range(len(raw)):
         place(raw[r], scaled, means, spreads, at)
-        find_nearest(at, metric, kept, seen, reaches, gaps, slots)
+        find_nearest(at, metric, kept, varies, seen, reaches, gaps, slots)
         for m in range(len(reaches)):
-            _ask(gaps[m], slots[m], targets, centre, scale, n_out, task, out[r, m])
+            _ask(gaps[m], slots[m], targets, centre, scale, n_out, task, out[r, start + m])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def keep(
+    kept: F32, varies: Flags, slot: int, raw: Floats, scaled: Floats, means: Floats, spreads: Floats
+) -> None:
+    """A raw row ``(D,)`` takes its place in the ring ``kept (D, R)``."""
+    at = np.empty(len(raw), np.float32)
+    place(raw, scaled, means, spreads, at)
+    for c in range(len(raw)):
+        kept[c, slot] = at[c]
+        varies[c] |= at[c] != 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def learn_metric(
-    metric: Floats, total: float, kept: F32, reaches: I64, targets: Floats, seen: int, scale: float,
-    task: int,
+    metric: Floats, total: float, kept: F32, varies: Flags, reaches: I64, targets: Floats,
+    seen: int, scale: float, task: int,
 ) -> None:  # fmt: skip
     """A step of ``metric (D,)`` on the newest row: up what lies between it and neighbours that are
     not its like, down what lies between it and those that are (neighbourhood components analysis,
     Goldberger et al. 2005, with a weight for each column; of values, the nearer the liker)."""
-    newest = (seen - 1) % len(kept)
+    newest = (seen - 1) % kept.shape[1]
     gaps = np.empty((len(reaches), NEAREST))
     slots = np.empty(gaps.shape, np.int64)
-    find_nearest(kept[newest], metric, kept, seen - 1, reaches, gaps, slots)
+    find_nearest(kept[:, newest].copy(), metric, kept, varies, seen - 1, reaches, gaps, slots)
     near, where = gaps[-1], slots[-1]
     if near.max() >= _FAR:
         return
@@ -149,7 +176,7 @@ def learn_metric(
     for c in range(len(metric)):
         slope = 0.0
         for i in range(NEAREST):
-            gap = kept[newest, c] - kept[where[i], c]
+            gap = kept[c, newest] - kept[c, where[i]]
             slope -= metric[c] * gap * gap / mean * q[i] * (like[i] / alike - 1.0 / q.sum())
         metric[c] *= np.exp(RATE * min(max(slope, -1.0), 1.0))
         mass += metric[c]
@@ -157,51 +184,70 @@ def learn_metric(
         metric[c] = max(metric[c] * total / mass, LIGHTEST)
 
 
-class Memory(Stacked):
-    """Nearest rows within several reaches; all share ``metric (K, D)``. ``kept (K, R, D)``: where
-    the rows of the ring lay when they came.
+class _Table(NamedTuple):
+    """``metric (K, D)``, which all members share; ``kept (K, D, R)``: where the rows of the ring
+    lay when they came; ``varies (K, D)``: columns that are not always 0."""
+
+    metric: Floats
+    kept: F32
+    varies: Flags
+
+
+class Memory(Stacked[_Table]):
+    """Nearest rows within several reaches.
 
     Args:
         width: raw columns.
         numbers: the first of them are features, the others codes of labels before.
     """
 
-    FIELDS = ("metric", "kept")
-    metric: Floats
-    kept: F32
-
     def __init__(self, width: int, numbers: int) -> None:
         self.width, self.numbers = width, numbers
         self.reaches = np.array(REACHES, np.int64)
         self.total = PLAIN * (width - numbers) + numbers
         self.names = tuple(f"memory@{reach}" for reach in REACHES)
-        self._allocate()
+        super().__init__()
 
-    def _fresh(self) -> dict[str, NDArray[Any]]:
+    def _fresh(self) -> _Table:
         metric = np.full(self.width, PLAIN)
         metric[: self.numbers] = 1.0
-        return {"metric": metric, "kept": np.zeros((PAST, self.width), np.float32)}
+        return _Table(
+            metric, np.zeros((self.width, PAST), np.float32), np.zeros(self.width, np.bool_)
+        )
 
-    def predict(self, key: int, raw: Floats, world: World, out: Floats) -> None:
-        """``out (n, m, O)`` <- what is remembered of the like of raw rows ``(n, D)``."""
-        predict_memory(
-            self.metric[key], self.kept[key], self.reaches, raw, world.scaled, world.means,
-            world.spreads, world.targets, world.seen, world.centre, world.scale, world.n_classes,
-            world.task, out,
-        )  # fmt: skip
+    def predict(self, key: int, raw: Floats, world: Box, out: Floats, at: int) -> None:
+        """``out (n, M, O)`` <- from row ``at`` on, what is remembered of the like of
+        ``raw (n, D)``."""
+        _predict(self.box, world, key, self.reaches, raw, out, at)
 
-    def learn(self, key: int, world: World) -> None:
+    def learn(self, key: int, world: Box) -> None:
         """Keep the newest row; one in ``LEARNED`` tells what should have been near it."""
-        slot, kept = (world.seen - 1) % PAST, self.kept[key]
-        place(world.rows[slot], world.scaled, world.means, world.spreads, kept[slot])
-        if world.seen % LEARNED == 0:
-            learn_metric(
-                self.metric[key], self.total, kept, self.reaches, world.targets, world.seen,
-                world.scale, world.task,
-            )  # fmt: skip
+        _learn(self.box, world, key, self.reaches, self.total)
 
     def seed_class(self, index: int) -> None:
         """Nobody remembers it yet."""
 
     def widen_outputs(self, outputs: int) -> None:
         """Nothing depends on how many classes there are."""
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _predict(
+    own: Box, world: Box, key: int, reaches: I64, raw: Floats, out: Floats, at: int
+) -> None:
+    t, w = own.of, world.of
+    centre, scale = w.units[key]
+    predict_memory(t.metric[key], t.kept[key], t.varies[key], reaches, raw, w.scaled,
+                   w.means[key], w.spreads[key], w.targets[key], w.seen[key], centre, scale,
+                   w.n_classes[0], w.task, out, at)  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _learn(own: Box, world: Box, key: int, reaches: I64, total: float) -> None:
+    t, w = own.of, world.of
+    seen, kept, varies = w.seen[key], t.kept[key], t.varies[key]
+    slot = (seen - 1) % PAST
+    keep(kept, varies, slot, w.rows[key, slot], w.scaled, w.means[key], w.spreads[key])
+    if seen % LEARNED == 0:
+        learn_metric(t.metric[key], total, kept, varies, reaches, w.targets[key], seen,
+                     w.units[key, 1], w.task)  # fmt: skip
