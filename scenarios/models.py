@@ -77,8 +77,9 @@ def split(name: str) -> tuple[str, str]:
     >>> split("river:my_module:MyModel"), split("my_module:MyModel")
     (('my_module:MyModel', ''), ('my_module:MyModel', ''))
     """
-    if name.startswith("river."):
-        return "river", name.removeprefix("river.")
+    for row in ("river", "expert"):
+        if name.startswith(f"{row}."):
+            return row, name.removeprefix(f"{row}.")
     if ":" in name.partition("@")[0]:
         return name.removeprefix("river:") if name.count(":") > 1 else name, ""
     row, _, argument = name.removeprefix("streammeta.").partition("@")
@@ -130,6 +131,33 @@ def learner(
         raise UsageError("model 'learner': expected a meta-learner, such as learner@maml")
     find("learners", argument)
     make = _variant({"learner": argument, "partner": None})
+    return make(task=task, seed=seed, chunk=chunk, argument="", overrides=overrides)
+
+
+def expert(
+    *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
+) -> Model:
+    """One kind of expert of the default model alone, without challengers: ``expert.memory``."""
+    from streammeta.config import EXPERTS
+
+    if argument not in EXPERTS:
+        find("families", argument)
+    make = _variant({"experts": (argument,), "challengers": 0})
+    return make(task=task, seed=seed, chunk=chunk, argument="", overrides=overrides)
+
+
+def without(
+    *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
+) -> Model:
+    """The default model without one kind of its experts: ``without@memory``."""
+    from streammeta.config import EXPERTS
+
+    if argument not in EXPERTS:
+        raise UsageError(
+            f"model 'without@{argument}': expected one of the default model's experts: "
+            f"{', '.join(EXPERTS)}"
+        )
+    make = _variant({"experts": tuple(name for name in EXPERTS if name != argument)})
     return make(task=task, seed=seed, chunk=chunk, argument="", overrides=overrides)
 
 

@@ -115,7 +115,7 @@ def scout(
     know of it.
     """
     rows, windows = state.segment_rows, state.config.scouts
-    if rows.count[key] % state.config.scout_every:
+    if not state.bank.scouts or rows.count[key] % state.config.scout_every:
         return
     fitting = [meta.matching(state.net, state.n_classes) for meta in metas]
     for slot, (meta, window) in zip(state.bank.scouts, product(fitting, windows), strict=False):

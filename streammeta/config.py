@@ -13,6 +13,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+#: The experts of the default model; between the first and the last one families by name.
+EXPERTS = ("networks", "hats", "heads", "memory", "persistence")
+
+
 def _in_order(rows: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return None if rows is None else tuple(sorted(set(rows)))
 
@@ -45,7 +49,8 @@ class ModelConfig(Section):
     """The default model: a mixture of online experts fed by drift and by meta-learning.
 
     Cadence: a task is ``support`` rows and then ``query`` rows of one segment; one outer step
-    over ``tasks_per_update`` tasks follows every ``meta_every`` labelled events.
+    over ``tasks_per_update`` tasks follows every ``meta_every`` labelled events, of which the first
+    4,096 are the most instructive: later ones are followed by a step 8 times more rarely.
     """
 
     task: Literal["auto", "classification", "regression"] = "auto"
@@ -57,6 +62,11 @@ class ModelConfig(Section):
         description="auto, cpu or cuda: where adaptation runs",
     )
 
+    experts: tuple[str, ...] = Field(
+        EXPERTS,
+        min_length=1,
+        description="who predicts beside challengers and scouts: networks, persistence, families",
+    )
     hidden: tuple[int, ...] = Field((40, 40), description="units of each hidden layer")
     rates: tuple[float, ...] = Field((3e-3,), description="step sizes of the bank's networks")
     lags: int = Field(2, ge=0, le=8, description="arrived labels given as features")
@@ -70,7 +80,9 @@ class ModelConfig(Section):
     outer_lr: float = Field(3e-3, gt=0)
     outer: OuterConfig = OuterConfig()
     tasks_per_update: int = Field(8, ge=1)
-    meta_every: int = Field(128, ge=0, description="labelled events per outer step, 0: none")
+    meta_every: int = Field(
+        32, ge=0, description="labelled events per outer step, 8 times as many after 4096; 0: none"
+    )
     support: int = Field(16, ge=1, le=128, description="rows of a task that are adapted on")
     query: int = Field(16, ge=1, le=128, description="later rows that judge the adaptation")
     memory: int = Field(512, ge=3, le=10_000, description="tasks kept for replay")
@@ -104,6 +116,11 @@ class ModelConfig(Section):
 
     max_pending: int = Field(100_000, ge=1, description="questions that may wait for a label")
     label_ttl: float | None = Field(None, gt=0, description="event-time seconds a label may take")
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The experts that are families (``streammeta.experts.family``), by name."""
+        return tuple(name for name in self.experts if name not in (EXPERTS[0], EXPERTS[-1]))
 
     @property
     def learners(self) -> tuple[str, ...]:

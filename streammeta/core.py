@@ -82,8 +82,9 @@ def ask(
 
     The places of events that cannot be used go to ``refused``.
     """
-    accepted: dict[int, list[tuple[int, NDArray[np.float64]]]] = {}
+    accepted: dict[int, list[tuple[int, int, NDArray[np.float64]]]] = {}
     waiting: set[str] = set()
+    row = state.rows
     for place, event in enumerate(events):
         try:
             raw = accept(state, event, waiting)
@@ -95,24 +96,23 @@ def ask(
             continue
         advance(state, event.ts)
         if raw is not None:
-            accepted.setdefault(state.key_index(event.key), []).append((place, raw))
+            accepted.setdefault(state.key_index(event.key), []).append((place, row, raw))
+            row += 1
             if event.y is None:
                 waiting.add(event.id)
     asked: list[Asked | None] = [None] * len(events)
     if not accepted:
         return asked
     state.learn_columns()
-    numbers = iter(range(state.rows, state.rows + len(events)))
-    number = {place: next(numbers) for place in sorted(p for r in accepted.values() for p, _ in r)}
     for key, rows in accepted.items():
-        raws = np.array([raw for _, raw in rows])
+        raws = np.array([raw for _, _, raw in rows])
         members, said, centre, scale = predict(state, key, raws)
         births = state.bank.births[key].copy()
-        for i, (place, raw) in enumerate(rows):
+        for i, (place, row, raw) in enumerate(rows):
             event = events[place]
             label = decide(state, said[i, pooling.ANSWER], centre, scale)
             asked[place] = Asked(
-                event.id, key, number[place], event.ts, raw, members[i], births, label, said[i],
+                event.id, key, row, event.ts, raw, members[i], births, label, said[i],
                 centre, scale,
             )  # fmt: skip
     for event, question in zip(events, asked, strict=True):
@@ -299,9 +299,8 @@ def score(state: State, asked: Asked, label: Label, target: float, learns: bool)
             gained = state.log_weights[key] - mixture.DISCOUNT * before
             pool = (mixture.DISCOUNT * state.pool_weights + gained)[heard]
             state.pool_weights[heard] = np.maximum(pool - pool.max(initial=-1e300), mixture.WORST)
-        names = state.member_names
         values = (losses * asked.scale).tolist()
-        experts = {n: v for n, v in zip(names, values, strict=True) if v == v}
+        experts = {n: v for n, v in zip(state.member_names, values, strict=True) if v == v}
     delay = state.rows - 1 - asked.row
     name = state.key_names[key]
     return Scored(

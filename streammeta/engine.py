@@ -19,6 +19,7 @@ from streammeta.meta.loss import Task
 from streammeta.meta.net import Net
 from streammeta.meta.parameters import MetaParameters, pick_device
 from streammeta.pooling import ANSWER
+from streammeta.registry import find
 from streammeta.replay import pose
 from streammeta.snapshot import Snapshot
 from streammeta.state import State
@@ -31,6 +32,8 @@ PARTS = ("meta", "partner")
 MAY_CHANGE = ("device", "chunk", "max_pending", "label_ttl", "init", "freeze_at", "outer_lr")
 #: Outer steps start when this many tasks have been closed.
 FIRST_TASKS = 2
+#: Labels of the whole stream after which they come more rarely, and how many times.
+SETTLED, PATIENCE = 4096, 8
 #: Newest tasks that say what has been learned about adapting.
 LOOKED_AT = 64
 
@@ -82,6 +85,11 @@ class Engine:
         # what cannot work is said now, not at the first event
         self.state.segmenter()
         pick_device(config.device)
+        for name in config.families:
+            try:
+                find("families", name)
+            except UsageError as error:
+                raise ConfigError(f"model.experts: {error}") from None
         for field, name in zip(("learner", "partner"), config.learners, strict=False):
             try:
                 MetaParameters.fresh(self._config_of(name), Net((1, *config.hidden, 1)), self.task)
@@ -123,7 +131,8 @@ class Engine:
             return []
         if len(state.bank.challengers) < 2 or c.challenger_init == "random":
             return []  # nobody would ever read the meta-parameters
-        due = state.labels // c.meta_every
+        settled = max(0, state.labels - SETTLED)
+        due = (state.labels - settled) // c.meta_every + settled // (c.meta_every * PATIENCE)
         if state.memory.seen < FIRST_TASKS:
             state.outer_steps = due  # nothing to learn from yet, and nothing owed for it later
         outputs: list[Output] = []

@@ -59,6 +59,11 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "majority": ("streammeta.experts.baselines:Majority", "most frequent label, or mean"),
         "online_sgd": ("streammeta.experts.online_sgd:OnlineSGD", "one network, one fixed rate"),
     },
+    "families": {
+        "hats": ("streammeta.experts.hats:Hats", "networks on piecewise-linear inputs"),
+        "heads": ("streammeta.experts.heads:Heads", "Bayesian linear heads that forget"),
+        "memory": ("streammeta.experts.memory:Memory", "the nearest of past rows"),
+    },
     "detectors": {
         "bank": ("drift.watch:Watch", "signals that vote with evidence; the default"),
         "adwin": ("drift.river_detectors:Adwin", "adaptive window, mean of errors or losses"),
@@ -331,6 +336,14 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "reset": (
             "scenarios.models:reset",
             "no_challengers, restarted at each alarm; reset@drift at the true drifts instead",
+        ),
+        "expert": (
+            "scenarios.models:expert",
+            "expert.NAME: one kind of the default model's experts alone, such as expert.memory",
+        ),
+        "without": (
+            "scenarios.models:without",
+            "without@NAME: the default without one kind of its experts, such as without@memory",
         ),
         "oracle": (
             "scenarios.models:oracle",

@@ -12,17 +12,14 @@ from numpy.typing import NDArray
 from drift import DETECTORS, Segmenter, default_detectors
 from drift.stacked import start_of
 from streammeta import pooling
-from streammeta.config import ModelConfig
+from streammeta.config import EXPERTS, ModelConfig
 from streammeta.encode import ColumnMap
 from streammeta.errors import ConfigError, StoreError, UsageError
 from streammeta.events import Label
 from streammeta.experts.bank import Bank, Table
 from streammeta.experts.boxed import boxed
-from streammeta.experts.family import KEYS, PAST, Family, World
-from streammeta.experts.hats import Hats
-from streammeta.experts.heads import Heads
+from streammeta.experts.family import KEYS, PAST, Family, Space, World
 from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
-from streammeta.experts.memory import Memory
 from streammeta.meta.net import Net
 from streammeta.mixture import VARIANCE_AT_BIRTH
 from streammeta.pending import Pending
@@ -36,6 +33,8 @@ LAG_COLUMNS = 8
 FIRST_OUTPUTS = 8
 #: Members of the mixture that are not networks: the last label, and the running prior or mean.
 SIMPLE_MEMBERS = ("persistence", "prior")
+#: What these and the networks of the bank are called in a config.
+SIMPLE, NETWORKS = EXPERTS[-1], EXPERTS[0]
 #: A key leans on what all keys have in common as if it had seen that many rows of theirs.
 BORROWED = 4.0
 
@@ -97,14 +96,15 @@ class State:
         learners = c.learners if challengers else ()
         scouts = tuple(f"scout-{name}@{rows}" for name in learners for rows in c.scouts)
         hatted = self.width if self.task == REGRESSION else self.columns.width
-        self.families: list[Family] = [
-            Hats(self.width, hatted, outputs, c.seed, replay=c.replay),
-            Heads(self.width, hatted, outputs),
-            Memory(self.width, hatted),
-        ]
+        space = Space(self.width, hatted, outputs, self.task, c.seed, c.replay)
+        self.families: list[Family] = [load("families", name)(space) for name in c.families]
         of_families = sum(len(family.names) for family in self.families)
         others = of_families + len(SIMPLE_MEMBERS)
-        self.bank = Bank(self.net, self.task, c.rates, c.replay, challengers, scouts, others)
+        rates, replay = (c.rates, c.replay) if NETWORKS in c.experts else ((), False)
+        self.bank = Bank(self.net, self.task, rates, replay, challengers, scouts, others)
+        named = [name for family in self.families for name in family.names]
+        #: of the mixture's members, in order
+        self.member_names = [*self.bank.names, *named, *SIMPLE_MEMBERS]
         self.in_families = slice(len(self.bank.rates), len(self.bank.rates) + of_families)
         self.initial = self.net.init(np.random.default_rng(c.seed), len(self.bank.rates))
         self.memory = TaskMemory(c.memory, c.support + c.query, self.width)
@@ -175,12 +175,6 @@ class State:
             bank.births, self.lags, self.transitions, self.prior,
         ))  # fmt: skip
 
-    @property
-    def member_names(self) -> list[str]:
-        """Names of the mixture's members, in order."""
-        of_families = [name for family in self.families for name in family.names]
-        return [*self.bank.names, *of_families, *SIMPLE_MEMBERS]
-
     def key_index(self, name: str) -> int:
         """The row of a key; a new key starts from the same initial networks as all others."""
         index = self.keys.get(name)
@@ -207,6 +201,8 @@ class State:
                 family.start(key)
         else:
             self.bank.live[key, self.in_families] = False
+        if SIMPLE not in self.config.experts:
+            self.bank.live[key, -len(SIMPLE_MEMBERS) :] = False
 
     def leaning(self, key: int) -> NDArray[np.float64]:
         """Log weights ``(M,)`` of the quick mixture of a key; a young one leans on the others."""

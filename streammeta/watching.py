@@ -82,9 +82,10 @@ def freeze(state: State, key: int) -> None:
     if not references.due(key, age) or not segmenter.looks or segmenter.suspects:
         return  # while a change is suspected the old reference is the witness
     bank = state.bank
-    own = slice(len(bank.rates))
+    own = slice(bank.scouts.start)
+    if not bank.live[key, own].any():
+        return  # nobody can be frozen
     weights = np.where(bank.live[key, own], state.log_weights[key, own], -math.inf)
-    weights[bank.scouts.start : bank.scouts.stop] = -math.inf
     best = bank.theta[key, int(weights.argmax())]
     references.freeze(
         key, best, state.means[key], state.spreads[key], age, state.n_classes, units(state, key)

@@ -207,7 +207,9 @@ def two_keys(task: str, n: int, seed: int = 3) -> list[Event]:
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
     task: str, chunk: int, seed: int
 ) -> None:
-    settings = config(task, chunk=chunk, label_ttl=12.0, max_pending=40, device="cpu")
+    settings = config(
+        task, chunk=chunk, label_ttl=12.0, max_pending=40, device="cpu", meta_every=32
+    )
     events = two_keys(task, 130)
     cut = int(np.random.default_rng(seed).integers(180, 480) // chunk * chunk)
     engine = Engine(settings)
@@ -391,7 +393,7 @@ def test_a_drift_makes_challengers_live_and_overwrites_nobody(task: str) -> None
     assert set(slots) <= set(bank.challengers)
     assert bank.live[0, slots].all()
     assert np.array_equal(bank.births[0, regulars], births)
-    assert (bank.steps[0, regulars] > 100).all()
+    assert (bank.steps[0, regulars] > 50).all(), "some rehearse every other label only"
     assert sum(engine.statistics().weights.values()) == pytest.approx(1.0)
     assert engine.statistics().weights["challenger"] > 0
 

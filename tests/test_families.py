@@ -17,7 +17,7 @@ from streammeta.engine import Engine
 from streammeta.events import Event
 from streammeta.experts import hat_kernels, heads, memory
 from streammeta.experts.boxed import Box, boxed
-from streammeta.experts.family import KEYS, PAST, Family, World
+from streammeta.experts.family import KEYS, PAST, Family, Space, World
 from streammeta.experts.hats import Hats
 from streammeta.experts.heads import Heads
 from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, REGRESSION
@@ -29,9 +29,8 @@ WIDTH, HATTED, KEYS_HERE = 5, 4, 3
 MEANS, SPREADS = np.array([3.0, 3.0, 3.0, 3.0, 0.0]), np.array([4.0, 4.0, 4.0, 4.0, 1.0])
 CENTRE, SCALE = 100.0, 7.0  # of values
 FAMILIES: dict[str, Any] = {
-    "hats": lambda outputs: Hats(WIDTH, HATTED, outputs, 3),
-    "heads": lambda outputs: Heads(WIDTH, HATTED, outputs),
-    "memory": lambda outputs: Memory(WIDTH, HATTED),
+    name: lambda outputs, make=make: make(Space(WIDTH, HATTED, outputs, seed=3))
+    for name, make in (("hats", Hats), ("heads", Heads), ("memory", Memory))
 }
 both_tasks = pytest.mark.parametrize("task", [CLASSIFICATION, REGRESSION])
 every_family = pytest.mark.parametrize("name", FAMILIES)
@@ -386,9 +385,9 @@ def test_a_head_forgets_a_world_that_has_turned_round_however_long_it_lasted() -
 
 
 def test_columns_that_are_too_many_for_hats_are_read_as_they_are() -> None:
-    family = Heads(150, 150, 2)
+    family = Heads(Space(150, 150, 2))
     assert (family.bins, family.inputs) == (0, 150)
-    assert Heads(20, 20, 2).bins == 8
+    assert Heads(Space(20, 20, 2)).bins == 8
 
 
 # -- memory ------------------------------------------------------------------------------------

@@ -195,8 +195,8 @@ def learn_bank(bank: Box, world: Box, key: int, raw: Floats, target: float) -> N
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def rehearse(bank: Box, world: Box, key: int, chances: int) -> None:
-    """One step of those experts that rehearse, on the newest row of the segment and on others that
-    are drawn from it (with replacement)."""
+    """One step of those experts that rehearse, at every ``REST``-th label, on the newest row of the
+    segment and on others that are drawn from it (with replacement)."""
     b, w = bank.of, world.of
     inside, seen = b.inside[key], b.seen[key]
     if inside < REHEARSAL or seen % REST or not b.rehearses[key].any():

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streammeta.experts.boxed import Box, boxed
+from streammeta.experts.kernels import CLASSIFICATION
 
 Floats = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -43,6 +44,19 @@ class World(NamedTuple):
     seen: I64
     inside: I64
     task: int
+
+
+class Space(NamedTuple):
+    """What a family is made for: raw rows of ``width`` columns, of which the first ``hatted`` are
+    numbers, or may be; ``outputs``: room for so many classes, 1 for values; ``replay``: whether
+    rows may be learned from again."""
+
+    width: int
+    hatted: int
+    outputs: int
+    task: int = CLASSIFICATION
+    seed: int = 0
+    replay: bool = True
 
 
 class Family(Protocol):

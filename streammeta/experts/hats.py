@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from drift.stacked import start_of
 from streammeta.experts.boxed import Box
-from streammeta.experts.family import I64, Floats, Stacked
+from streammeta.experts.family import I64, Floats, Space, Stacked
 from streammeta.experts.hat_kernels import learn_hats, predict_hats, renew_knots
 from streammeta.meta.net import Net, refit, seed_class
 
 #: Step sizes of the networks that learn from each row once, and of those that rehearse the segment.
-RATES, REHEARSING = (1e-3, 3e-3, 1e-2), (1e-3,)
+RATES, REHEARSING = (1e-3, 3e-3, 1e-2), (2e-3,)
 #: Rows of a step of the latter: the newest, and others of the segment.
 BATCH = 16
 BINS, HIDDEN = 10, 64
@@ -38,19 +38,11 @@ class _Table(NamedTuple):
 
 
 class Hats(Stacked[_Table]):
-    """Networks on hat-basis inputs, stacked over keys.
+    """Networks on hat-basis inputs, stacked over keys; the seed is of their initial weights and of
+    what is rehearsed."""
 
-    Args:
-        width: raw columns.
-        hatted: the first C of them are numbers, or may be.
-        outputs: room for so many classes, 1 for values.
-        seed: of the initial weights and of what is rehearsed.
-        replay: whether one of them rehearses.
-    """
-
-    def __init__(
-        self, width: int, hatted: int, outputs: int, seed: int, *, replay: bool = True
-    ) -> None:
+    def __init__(self, space: Space) -> None:
+        width, hatted, outputs, _, seed, replay = space
         self.width, self.hatted, self.seed = width, hatted, seed
         self.chances = start_of(seed)
         self.inputs = width + hatted * BINS

@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from streammeta.experts.boxed import Box
-from streammeta.experts.family import I64, Floats, Stacked
+from streammeta.experts.family import I64, Floats, Space, Stacked
 from streammeta.experts.hat_kernels import FEWEST_KNOTS, encode, find_knots, softmax
 from streammeta.experts.kernels import REGRESSION
 
@@ -174,15 +174,10 @@ class _Table(NamedTuple):
 
 
 class Heads(Stacked[_Table]):
-    """Ridge regression of the value, or of each class against the others, on hats.
+    """Ridge regression of the value, or of each class against the others, on hats."""
 
-    Args:
-        width: raw columns.
-        hatted: the first C of them are numbers, or may be.
-        outputs: room for so many classes, 1 for values.
-    """
-
-    def __init__(self, width: int, hatted: int, outputs: int) -> None:
+    def __init__(self, space: Space) -> None:
+        width, hatted, outputs = space[:3]
         bins = min(BINS, (ROOM - 1 - width) // max(hatted, 1))
         self.bins = bins if bins >= FEWEST_KNOTS else 0
         self.inputs, self.hatted, self.outputs = width + hatted * self.bins, hatted, outputs

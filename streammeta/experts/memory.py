@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streammeta.encode import CLIP
 from streammeta.experts.boxed import Box
-from streammeta.experts.family import I64, PAST, Floats, Stacked
+from streammeta.experts.family import I64, PAST, Floats, Space, Stacked
 from streammeta.experts.kernels import REGRESSION
 
 F32 = NDArray[np.float32]
@@ -194,14 +194,10 @@ class _Table(NamedTuple):
 
 
 class Memory(Stacked[_Table]):
-    """Nearest rows within several reaches.
+    """Nearest rows within several reaches; numbers and codes of labels weigh differently."""
 
-    Args:
-        width: raw columns.
-        numbers: the first of them are features, the others codes of labels before.
-    """
-
-    def __init__(self, width: int, numbers: int) -> None:
+    def __init__(self, space: Space) -> None:
+        width, numbers = space[:2]
         self.width, self.numbers = width, numbers
         self.reaches = np.array(REACHES, np.int64)
         self.total = PLAIN * (width - numbers) + numbers

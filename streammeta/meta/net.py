@@ -234,7 +234,7 @@ def refit(theta: NDArray[np.float32], old: Net, new: Net) -> NDArray[np.float32]
         n = min(a.n_out, b.n_out)
         weight = np.zeros((*lead, b.n_in, b.n_out), theta.dtype)
         weight[..., :n] = theta[..., a.start : a.bias].reshape(*lead, a.n_in, a.n_out)[..., :n]
-        fitted[..., b.start : b.bias] = weight.reshape(*lead, -1)
+        fitted[..., b.start : b.bias] = weight.reshape(*lead, b.bias - b.start)
         fitted[..., b.bias : b.bias + n] = theta[..., a.bias : a.bias + n]
     return fitted
 
@@ -247,5 +247,5 @@ def seed_class(theta: NDArray[np.float32], net: Net, index: int) -> None:
     shape = (*theta.shape[:-1], last.n_in, last.n_out)
     weight = theta[..., last.start : last.bias].reshape(shape)
     weight[..., index] = weight[..., :index].mean(-1)
-    theta[..., last.start : last.bias] = weight.reshape(*theta.shape[:-1], -1)
+    theta[..., last.start : last.bias] = weight.reshape(*theta.shape[:-1], last.bias - last.start)
     theta[..., last.bias + index] = theta[..., last.bias : last.bias + index].mean(-1)
