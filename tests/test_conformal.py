@@ -139,6 +139,7 @@ def test_they_say_more_than_textbook_intervals_of_the_same_coverage(
     least, most = least_and_most(np.abs(residuals) <= rival)
     assert 0.88 <= least <= most <= 0.92, "the rival is a fair one"
     ours = half_widths(residuals)
+    assert ours[100:].mean() < rival[100:].mean()
     assert interval_score(residuals, ours) < share * interval_score(residuals, rival)
 
 

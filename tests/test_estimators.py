@@ -25,6 +25,7 @@ from streammeta.engine import Engine
 from streammeta.errors import ConfigError, RejectedEvent
 from streammeta.estimators import MetaClassifier, MetaRegressor
 from streammeta.estimators.base import named, records
+from streammeta.events import Predicted
 from streammeta.meta.initial import write_initial
 
 Estimator = type[MetaClassifier] | type[MetaRegressor]
@@ -535,10 +536,12 @@ def test_names_of_the_package_load_nothing_until_they_are_used() -> None:
 
 
 def test_the_estimator_is_the_engine() -> None:
-    """What it says is what ``Engine`` says, event by event."""
+    """What it says of a row is what ``Engine`` says of that event, and what it learns too."""
     model = MetaClassifier(**SMALL)
     engine = Engine(model.engine.config)
     for x, y in rows(MetaClassifier, 60):
-        assert model.predict_one(x) == engine.predict(x)
+        label, shares = model.predict_one(x), model.predict_proba_one(x)
+        assert label == engine.predict(x)
+        (told,) = (o for o in engine.learn(x, y) if isinstance(o, Predicted))
+        assert (label, shares) == (told.prediction, told.probabilities)
         model.learn_one(x, y)
-        engine.learn(x, y)
