@@ -7,7 +7,7 @@ geometric mean. So the width follows the noise, within rows where it jumps, and 
 is. The correction alone promises coverage: it grows a little with every miss and shrinks with every
 hit, so that over any n rows the share of misses is off by (its logarithm at the end - at the
 beginning) / (``PACE`` n), whatever the predictions and the labels are, while that logarithm stays
-within ``FARTHEST``.
+within its bounds.
 
 Sources: adaptive conformal inference (Gibbs & Candes 2021, NeurIPS); its quantile tracker, and the
 bound above, are the P part of conformal PID control (Angelopoulos, Candes & Tibshirani 2023,
@@ -38,8 +38,9 @@ STEP, PACE = 0.01, 0.02
 RATE, SHARE = 0.1, 1e-3
 #: No row costs an expert more pinball loss than this, in units of what all of them said.
 WORST = 5.0
-#: The log correction stays within: residuals that are 0 for long would carry it away for long.
-FARTHEST = 3.0
+#: The log correction stays within ``FARTHEST`` of 0, and a residual of exactly 0, which any width
+#: covers, does not carry it below -``AT_REST``: it would be long in coming back.
+FARTHEST, AT_REST = 3.0, 1.0
 #: Numbers in ``tally``: rows learned, those of them with a residual at all, the log correction.
 ROWS, TOLD, CORRECTION = range(3)
 _TINY, _HIGHEST = 1e-300, 50.0  # what logarithms are taken of, and exponentials
@@ -105,7 +106,8 @@ def _learn(
         if gap > 0.0:
             _judge(scales, tally[TOLD], quantiles, log_weights, gap, rate)
         moved = tally[CORRECTION] + PACE * ((1.0 if missed else 0.0) - rate)
-        tally[CORRECTION] = min(max(moved, -FARTHEST), FARTHEST)
+        least = -FARTHEST if gap > 0.0 else min(tally[CORRECTION], -AT_REST)
+        tally[CORRECTION] = min(max(moved, least), FARTHEST)
     tally[ROWS] += 1.0
     if gap > 0.0:
         tally[TOLD] += 1.0
@@ -119,6 +121,7 @@ class Intervals:
     ``ask`` before the label, ``learn`` with the interval that was given then; both take constant
     time and memory. Intervals are symmetric about the prediction. They know nothing of a row but
     when it comes: what noise depends on shows in them only as far as it lasts for some rows.
+    Where more than three predictions in four are exactly right, more than is asked lies inside.
 
     Args:
         coverage: share of labels that shall lie inside, above 0 and below 1.

@@ -422,6 +422,8 @@ def test_drifts_can_be_seen() -> None:
         model.learn_one(x, y)
         if model.drift_detected:
             alarms.append(row)
+            assert pickle.loads(pickle.dumps(model)).drift_detected
+    assert pickle.loads(pickle.dumps(model)).drifts == model.drifts
     assert alarms == model.drifts, "rows are those learned: questions between them do not count"
     assert any(290 <= row < 350 for row in alarms)
     assert not any(row < 290 for row in alarms)
