@@ -38,15 +38,14 @@ SMALL: dict[str, Any] = {"challengers": 0, "partner": None}
 
 def every_check() -> Iterator[Any]:
     for made in BOTH:
-        for number, params in enumerate(made._unit_test_params()):
-            model = made(**params)
-            seen: dict[str, int] = {}
-            for check in checks.yield_checks(model):
-                name = check.__name__
-                seen[name] = seen.get(name, 0) + 1
-                told = f"{made.__name__}-{('default', 'other')[number]}-{name}-{seen[name]}"
-                long = number == 0 or name == "check_bounded_memory_growth"
-                yield pytest.param(model, check, id=told, marks=[pytest.mark.slow] * long)
+        model = made()
+        seen: dict[str, int] = {}
+        for check in checks.yield_checks(model):
+            name = check.__name__
+            seen[name] = seen.get(name, 0) + 1
+            long = made is MetaClassifier or name == "check_bounded_memory_growth"
+            told = f"{made.__name__}-{name}-{seen[name]}"
+            yield pytest.param(model, check, id=told, marks=[pytest.mark.slow] * long)
 
 
 @pytest.mark.parametrize(("model", "check"), list(every_check()))
@@ -65,7 +64,7 @@ def test_none_of_the_checks_is_skipped_and_the_default_is_among_the_checked(
 
 @pytest.mark.slow
 @both
-def test_check_estimator_agrees(made: Estimator) -> None:
+def test_nor_with_other_parameters(made: Estimator) -> None:
     checks.check_estimator(made(**list(made._unit_test_params())[1]))
 
 
