@@ -13,6 +13,7 @@ from streammeta import core, mixture, units
 from streammeta.config import ModelConfig, OuterConfig
 from streammeta.errors import ConfigError, UsageError
 from streammeta.events import Event, Label, MetaUpdated, Output, Value
+from streammeta.experts.baselines import Answer
 from streammeta.meta.initial import holds, read_initial
 from streammeta.meta.insight import Insight, insight
 from streammeta.meta.loss import Task
@@ -100,13 +101,29 @@ class Engine:
 
     def predict(self, x: Mapping[str, Value], *, key: str = "") -> Label | None:
         """The prediction for ``x``; changes nothing. ``None`` before the first label."""
-        if not self.state.allocated or key not in self.state.keys:
-            return None
-        index = self.state.keys[key]
-        features = self.state.columns.row(x, grow=False)
-        raw = core.with_lags(self.state, index, features)
-        _, said, centre, scale = core.predict(self.state, index, raw[None])
-        return core.decide(self.state, said[0, ANSWER], centre, scale)
+        return self.answers([x], key=key)[0][0]
+
+    def answers(self, rows: Sequence[Mapping[str, Value]], *, key: str = "") -> list[Answer]:
+        """For each of ``rows`` the prediction and, in classification, the probability of every
+        class seen so far; changes nothing. (``None``, ``None``) before the first label.
+
+        Raises:
+            RejectedEvent: a value cannot be used.
+        """
+        state = self.state
+        if not (rows and state.allocated and key in state.keys):
+            return [(None, None)] * len(rows)
+        index = state.keys[key]
+        features = (state.columns.row(x, grow=False) for x in rows)
+        raw = np.stack([core.with_lags(state, index, row) for row in features])
+        _, said, centre, scale = core.predict(state, index, raw)
+        found: list[Answer] = []
+        for mixed in said[:, ANSWER]:
+            label, shares = core.decide(state, mixed, centre, scale), None
+            if self.task == "classification" and state.classes:
+                shares = dict(zip(state.classes, mixed.tolist(), strict=False))
+            found.append((label, shares))
+        return found
 
     def learn(self, x: Mapping[str, Value], y: Label, *, key: str = "") -> list[Output]:
         """Answer ``x``, then learn its label, then take the outer steps that are due."""
