@@ -67,8 +67,6 @@ class ColumnMap:
             RejectedEvent: a value is not finite or beyond ``LARGEST``, of an unusable type, or a
                 string where the feature has been a number so far.
         """
-        if not grow:
-            return copy.deepcopy(self).row(x)
         row = self._absent.copy()
         numeric = self.numeric
         others: list[str] = []
@@ -80,6 +78,8 @@ class ColumnMap:
                 others.append(name)
         if not others and self.width:
             return row
+        if not grow:
+            return copy.deepcopy(self).row(x)
         checked = {name: self._checked(name, x[name]) for name in others}
         if self._admit(checked):
             return self.row(x)  # every feature is known now

@@ -24,7 +24,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from streammeta.experts.boxed import Box
+from streammeta.boxed import Box
 from streammeta.experts.kernels import HUBER, REGRESSION
 from streammeta.mixture import DISCOUNT, believe, blend, class_score, judge, value_score
 
@@ -72,6 +72,12 @@ class Beliefs(NamedTuple):
     lags: Floats
     transitions: Floats
     prior: Floats
+
+
+@njit(cache=True, nogil=True)
+def boxed_beliefs(table: Beliefs) -> Box:
+    """For compiled code."""
+    return Box(table)  # type: ignore[no-untyped-call]
 
 
 def fresh(members: int) -> tuple[Floats, Floats]:

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from streammeta.experts.boxed import Box
+from streammeta.boxed import Box
 
 Floats = NDArray[np.float64]
 I64 = NDArray[np.int64]

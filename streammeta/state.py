@@ -16,9 +16,8 @@ from streammeta.config import EXPERTS, ModelConfig
 from streammeta.encode import ColumnMap
 from streammeta.errors import ConfigError, StoreError, UsageError
 from streammeta.events import Label
-from streammeta.experts.bank import Bank, Table
-from streammeta.experts.boxed import boxed
-from streammeta.experts.family import KEYS, PAST, Family, Space, World
+from streammeta.experts.bank import Bank, Table, boxed_bank
+from streammeta.experts.family import KEYS, PAST, Family, Space, World, boxed_world
 from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
 from streammeta.meta.net import Net
 from streammeta.mixture import VARIANCE_AT_BIRTH
@@ -160,20 +159,28 @@ class State:
     def _box(self) -> None:
         """What compiled code reads, in boxes that share all arrays; after any was replaced."""
         past, rows, bank = self.past, self.segment_rows, self.bank
-        self.world = boxed(World(
+        self.world = boxed_world(World(
             self.scaled, self.counts, self.means, self.spreads, self.units, self.class_count,
             past.raw, past.y, past.row, past.count, past.inside, self.task,
         ))  # fmt: skip
-        self.experts = boxed(Table(
+        self.experts = boxed_bank(Table(
             bank.theta, bank.second, bank.steps, bank.rates, bank.live, bank.learns,
             bank.rehearses, bank.sizes, rows.raw, rows.y, rows.row, rows.count, rows.inside,
             rows.open,
         ))  # fmt: skip
-        self.beliefs = boxed(pooling.Beliefs(
+        self.beliefs = pooling.boxed_beliefs(pooling.Beliefs(
             self.log_weights, self.slow_weights, self.exponents, self.squares, self.voices,
             self.voice_variances, self.voice_ages, self.variances, self.ages, bank.live,
             bank.births, self.lags, self.transitions, self.prior,
         ))  # fmt: skip
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {n: v for n, v in vars(self).items() if n not in ("world", "experts", "beliefs")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.allocated:
+            self._box()  # a copy has arrays of its own
 
     def key_index(self, name: str) -> int:
         """The row of a key; a new key starts from the same initial networks as all others."""

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from streammeta.boxed import Box
 from streammeta.config import ModelConfig
 from streammeta.encode import CLIP
 from streammeta.engine import Engine
 from streammeta.events import Event
 from streammeta.experts import hat_kernels, heads, memory
-from streammeta.experts.boxed import Box, boxed
-from streammeta.experts.family import KEYS, PAST, Family, Space, World
+from streammeta.experts.family import KEYS, PAST, Family, Space, World, boxed_world
 from streammeta.experts.hats import Hats
 from streammeta.experts.heads import Heads
 from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, REGRESSION
@@ -51,7 +51,7 @@ class Stream:
         self.counted, self.turned = np.zeros((2, KEYS_HERE), np.int64), False
         units = (0.0, 1.0) if task == CLASSIFICATION else (CENTRE, SCALE)
         each = (KEYS_HERE, 1)
-        self.box: Box = boxed(World(
+        self.box: Box = boxed_world(World(
             self.scaled, np.zeros((KEYS_HERE, WIDTH)), np.tile(MEANS, each), np.tile(SPREADS, each),
             np.tile(units, each), self.classes, self.every_row, self.every_target,
             np.zeros((KEYS_HERE, PAST), np.int64), *self.counted, task,

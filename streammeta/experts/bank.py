@@ -8,9 +8,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from streammeta.boxed import Box
 from streammeta.encode import CLIP
 from streammeta.experts import kernels
-from streammeta.experts.boxed import Box
 from streammeta.meta.net import Net, refit, seed_class
 
 Floats = NDArray[np.float64]
@@ -46,6 +46,12 @@ class Table(NamedTuple):
     seen: I64
     inside: I64
     open: I64
+
+
+@njit(cache=True, nogil=True)
+def boxed_bank(table: Table) -> Box:
+    """For compiled code."""
+    return Box(table)  # type: ignore[no-untyped-call]
 
 
 class Bank:

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from streammeta.experts.boxed import Box, boxed
+from streammeta.boxed import Box
 from streammeta.experts.kernels import CLASSIFICATION
 
 Floats = NDArray[np.float64]
@@ -21,7 +22,7 @@ Table = TypeVar("Table", bound=NamedTuple)
 
 
 class World(NamedTuple):
-    """How rows are read, of all keys; families get it in a box (``streammeta.experts.boxed``).
+    """How rows are read, of all keys; families get it in a box (``streammeta.boxed``).
 
     ``scaled (D,)``: 1 where a column is standardised, by ``means`` and ``spreads (K, D)`` (mean and
     variance, of ``counts (K, D)`` values); ``units (K, 2)``: centre and scale of the target;
@@ -44,6 +45,12 @@ class World(NamedTuple):
     seen: I64
     inside: I64
     task: int
+
+
+@njit(cache=True, nogil=True)
+def boxed_world(table: World) -> Box:
+    """For compiled code."""
+    return Box(table)  # type: ignore[no-untyped-call]
 
 
 class Space(NamedTuple):
@@ -109,6 +116,10 @@ class Stacked(ABC, Generic[Table]):
     def _fresh(self) -> Table:
         """The arrays of one key that has just begun."""
 
+    @abstractmethod
+    def _boxed(self, table: Table) -> Box:
+        """The table in a box, by a compiled function of its own module."""
+
     @property
     def table(self) -> Table:
         """The arrays, stacked over keys."""
@@ -116,7 +127,14 @@ class Stacked(ABC, Generic[Table]):
 
     @table.setter
     def table(self, table: Table) -> None:
-        self._table, self.box = table, boxed(table)
+        self._table, self.box = table, self._boxed(table)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "box"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.box = self._boxed(self._table)  # a copy has arrays of its own
 
     def grow_keys(self, keys: int) -> None:
         """Room for ``keys`` keys; what is there stays, a new key starts afresh."""

@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from drift.stacked import start_of
-from streammeta.experts.boxed import Box
+from streammeta.boxed import Box
 from streammeta.experts.family import I64, Floats, Space, Stacked
 from streammeta.experts.hat_kernels import learn_hats, predict_hats, renew_knots
 from streammeta.meta.net import Net, refit, seed_class
@@ -37,6 +37,11 @@ class _Table(NamedTuple):
     n_knots: I64
 
 
+@njit(cache=True, nogil=True)
+def _boxed(table: _Table) -> Box:
+    return Box(table)  # type: ignore[no-untyped-call]
+
+
 class Hats(Stacked[_Table]):
     """Networks on hat-basis inputs, stacked over keys; the seed is of their initial weights and of
     what is rehearsed."""
@@ -53,6 +58,10 @@ class Hats(Stacked[_Table]):
         self.names = tuple(f"hat@{r:g}" for r in RATES)
         self.names += tuple(f"hat-replay@{r:g}" for r in rehearsing)
         super().__init__()
+
+    def _boxed(self, table: _Table) -> Box:
+        found: Box = _boxed(table)
+        return found
 
     def _fresh(self) -> _Table:
         shape = (len(self.rates), self.net.n_params)

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from streammeta.experts.boxed import Box
+from streammeta.boxed import Box
 from streammeta.experts.family import I64, Floats, Space, Stacked
 from streammeta.experts.hat_kernels import FEWEST_KNOTS, encode, find_knots, softmax
 from streammeta.experts.kernels import REGRESSION
@@ -173,6 +173,11 @@ class _Table(NamedTuple):
     n_knots: I64
 
 
+@njit(cache=True, nogil=True)
+def _boxed(table: _Table) -> Box:
+    return Box(table)  # type: ignore[no-untyped-call]
+
+
 class Heads(Stacked[_Table]):
     """Ridge regression of the value, or of each class against the others, on hats."""
 
@@ -184,6 +189,10 @@ class Heads(Stacked[_Table]):
         self.names = tuple(f"head@{rows}" for rows in MEMORIES)
         self.memories = np.array(MEMORIES, np.float64)
         super().__init__()
+
+    def _boxed(self, table: _Table) -> Box:
+        found: Box = _boxed(table)
+        return found
 
     def _fresh(self) -> _Table:
         heads = len(MEMORIES)

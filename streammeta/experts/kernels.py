@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from drift.stacked import drawn
-from streammeta.experts.boxed import Box
+from streammeta.boxed import Box
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from streammeta.boxed import Box
 from streammeta.encode import CLIP
-from streammeta.experts.boxed import Box
 from streammeta.experts.family import I64, PAST, Floats, Space, Stacked
 from streammeta.experts.kernels import REGRESSION
 
@@ -193,6 +193,11 @@ class _Table(NamedTuple):
     varies: Flags
 
 
+@njit(cache=True, nogil=True)
+def _boxed(table: _Table) -> Box:
+    return Box(table)  # type: ignore[no-untyped-call]
+
+
 class Memory(Stacked[_Table]):
     """Nearest rows within several reaches; numbers and codes of labels weigh differently."""
 
@@ -203,6 +208,10 @@ class Memory(Stacked[_Table]):
         self.total = PLAIN * (width - numbers) + numbers
         self.names = tuple(f"memory@{reach}" for reach in REACHES)
         super().__init__()
+
+    def _boxed(self, table: _Table) -> Box:
+        found: Box = _boxed(table)
+        return found
 
     def _fresh(self) -> _Table:
         metric = np.full(self.width, PLAIN)

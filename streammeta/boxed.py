@@ -4,13 +4,20 @@ To hand an array to compiled code costs a quarter of a microsecond, at every cal
 once of a ``NamedTuple`` of arrays and numbers; to hand it over costs one microsecond, however many
 are in it. Compiled code reads ``box.of.name``. Arrays are shared, not copied: what either side
 writes into them the other one sees. When an array is replaced, a new box has to be made.
+
+What is compiled for a table is cached beside the function that makes its boxes, and knows the
+table's class by name. So every module that has a table has such a function of its own:
+
+    @njit(cache=True, nogil=True)
+    def boxed(table: Table) -> Box:
+        return Box(table)
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from numba import njit, types
+from numba import types
 from numba.experimental import structref
 
 
@@ -25,15 +32,9 @@ class _BoxType(types.StructRef):
 
 
 class Box(structref.StructRefProxy):
-    """A table, ``of``, that compiled code knows already; made by ``boxed``."""
+    """A table, ``of``, that compiled code knows already; made by compiled code."""
 
     of: Any  # in compiled code
 
 
 structref.define_proxy(Box, _BoxType, ["of"])  # type: ignore[no-untyped-call]
-
-
-@njit(cache=True, nogil=True)
-def boxed(table: Any) -> Any:
-    """``table``, a ``NamedTuple`` of arrays and numbers, in a box."""
-    return Box(table)  # type: ignore[no-untyped-call]
