@@ -5,10 +5,12 @@ from __future__ import annotations
 from scenarios.bench import Book, Gate, Suite, Summary, leaderboard
 from scenarios.bench.tables import signed
 from scenarios.open_stream import unavailable
+from streammeta.config import EXPERTS
 
 DEFAULT = "streammeta"
 ELEC2 = "open:elec2"
 FLOOR = 0.90  # accuracy that the default model must reach on ELEC2
+ROWS = 20_000  # of each stream, or as many as it has
 
 
 def gains(book: Book) -> list[Summary]:
@@ -41,10 +43,21 @@ def gates(book: Book) -> list[Gate]:
 SUITE = Suite(
     name="ablation",
     summary="the default model minus the same model with one part taken away",
-    minutes=8,
-    streams=(ELEC2, "open:sine1", "sine_switch"),
+    minutes=25,
+    streams=(
+        ELEC2,
+        "open:weather",
+        "open:circles",
+        "open:sine1",
+        "random_tree",
+        "random_rbf",
+        "agrawal",
+        "friedman",
+        "sine_switch",
+    ),
     models=(
         DEFAULT,
+        *(f"without@{name}" for name in EXPERTS),
         "no_drift",
         "no_challengers",
         "no_replay",
@@ -53,6 +66,7 @@ SUITE = Suite(
         "no_change",
     ),
     seeds=(0,),
+    rows=ROWS,
     summarise=gains,
     unavailable=unavailable,
     gates=gates,

@@ -1,0 +1,95 @@
+"""Who predicts is chosen by name: all kinds, one kind alone, all but one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scenarios.models import build
+from streammeta.config import EXPERTS, ModelConfig
+from streammeta.engine import Engine
+from streammeta.errors import ConfigError, UsageError
+from streammeta.events import Event, Scored
+from streammeta.snapshot import Snapshot
+
+#: What the members of each kind are called, up to what follows ``@`` or ``-``.
+MEMBERS = {
+    "networks": {"mlp", "replay"},
+    "hats": {"hat"},
+    "heads": {"head"},
+    "memory": {"memory"},
+    "persistence": {"persistence", "prior"},
+}
+both_tasks = pytest.mark.parametrize("task", ["classification", "regression"])
+
+
+def events(task: str, rows: int) -> list[Event]:
+    """A label that hangs on two numbers; of three classes the last appears late."""
+    rng, made = np.random.default_rng(0), []
+    for row in range(rows):
+        a, b = rng.normal(size=2)
+        value = 2.0 * a - b
+        kind = "up" if value > 0.0 else "down"
+        y = value if task == "regression" else "far" if row > rows // 2 and value > 3.0 else kind
+        made.append(Event(f"e{row}", {"a": a, "b": b}, y))
+    return made
+
+
+def told(engine: Engine, task: str, rows: int = 120) -> list[Scored]:
+    return [o for o in engine.observe(events(task, rows)) if isinstance(o, Scored)]
+
+
+def kinds(scored: Scored) -> set[str]:
+    assert scored.experts is not None
+    return {name.partition("@")[0].partition("-")[0] for name in scored.experts}
+
+
+def test_the_kinds_that_are_tested_are_those_there_are() -> None:
+    assert tuple(MEMBERS) == EXPERTS
+
+
+@both_tasks
+@pytest.mark.parametrize("name", EXPERTS)
+def test_one_kind_predicts_alone(name: str, task: str) -> None:
+    engine = build(f"expert.{name}", task=task)
+    assert isinstance(engine, Engine)
+    scored = told(engine, task)
+    assert set().union(*map(kinds, scored)) == MEMBERS[name]
+    assert scored[-1].prediction is not None
+    losses = np.array([score.loss for score in scored])
+    if name != "persistence":  # which knows nothing of a and b
+        assert losses[60:].mean() < 0.8 * losses[1:30].mean() or losses[60:].mean() < 0.15
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_all_but_one_kind_predict(name: str) -> None:
+    engine = build(f"without@{name}", task="classification")
+    assert isinstance(engine, Engine)
+    heard = set().union(*map(kinds, told(engine, "classification")))
+    others = set().union(*(MEMBERS[other] for other in EXPERTS if other != name))
+    assert not heard & (MEMBERS[name] - others)
+    assert heard >= others
+    assert {"challenger", "scout"} <= heard, "these stay, whoever goes"
+
+
+@both_tasks
+@pytest.mark.parametrize("chosen", [("memory",), ("persistence", "heads")])
+def test_a_choice_survives_a_snapshot(chosen: tuple[str, ...], task: str) -> None:
+    config = ModelConfig.model_validate({"task": task, "experts": chosen})
+    engine, later = Engine(config), events(task, 160)[120:]
+    told(engine, task)
+    kept = Snapshot.from_bytes(engine.snapshot().to_bytes())
+    resumed = Engine.restore(config, kept)
+    assert resumed.observe(later) == engine.observe(later)
+    other = config.model_copy(update={"experts": EXPERTS})
+    with pytest.raises(ConfigError, match="experts was"):
+        Engine.restore(other, kept)
+
+
+def test_a_wrong_name_is_told_with_the_nearest_right_one() -> None:
+    with pytest.raises(ConfigError, match=r"model\.experts: .*'memoy'.*memory"):
+        Engine(ModelConfig(task="regression", experts=("memoy",)))
+    with pytest.raises(UsageError, match="memory"):
+        build("expert.memoy", task="regression")
+    with pytest.raises(UsageError, match="expected one of"):
+        build("without@trees", task="regression")
