@@ -21,6 +21,7 @@ from streammeta.experts.hats import Hats
 from streammeta.experts.heads import Heads
 from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
 from streammeta.experts.memory import Memory
+from streammeta.experts.trees import Trees
 from streammeta.meta.net import Net
 from streammeta.mixture import VARIANCE_AT_BIRTH
 from streammeta.pending import Pending
@@ -99,6 +100,7 @@ class State:
             Hats(self.width, hatted, outputs, c.seed, replay=c.replay),
             Heads(self.width, hatted, outputs),
             Memory(self.width, hatted),
+            Trees(self.width, outputs, c.seed),
         ]
         of_families = sum(len(family.names) for family in self.families)
         others = of_families + len(SIMPLE_MEMBERS)

@@ -21,6 +21,7 @@ from streammeta.experts.hats import Hats
 from streammeta.experts.heads import Heads
 from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, REGRESSION
 from streammeta.experts.memory import Memory
+from streammeta.experts.trees import Trees
 from streammeta.replay import SegmentRows
 
 Floats = NDArray[np.float64]
@@ -31,6 +32,7 @@ FAMILIES: dict[str, Any] = {
     "hats": lambda outputs: Hats(WIDTH, HATTED, outputs, 3),
     "heads": lambda outputs: Heads(WIDTH, HATTED, outputs),
     "memory": lambda outputs: Memory(WIDTH, HATTED),
+    "trees": lambda outputs: Trees(WIDTH, outputs, 3),
 }
 both_tasks = pytest.mark.parametrize("task", [CLASSIFICATION, REGRESSION])
 every_family = pytest.mark.parametrize("name", FAMILIES)
