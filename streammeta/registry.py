@@ -63,6 +63,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "hats": ("streammeta.experts.hats:Hats", "networks on piecewise-linear inputs"),
         "heads": ("streammeta.experts.heads:Heads", "Bayesian linear heads that forget"),
         "memory": ("streammeta.experts.memory:Memory", "the nearest of past rows"),
+        "trees": ("streammeta.experts.trees:Trees", "a bag of trees that grow and fold up"),
     },
     "detectors": {
         "bank": ("drift.watch:Watch", "signals that vote with evidence; the default"),

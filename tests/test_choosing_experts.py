@@ -18,6 +18,7 @@ MEMBERS = {
     "hats": {"hat"},
     "heads": {"head"},
     "memory": {"memory"},
+    "trees": {"trees"},
     "persistence": {"persistence", "prior"},
 }
 both_tasks = pytest.mark.parametrize("task", ["classification", "regression"])
@@ -92,4 +93,4 @@ def test_a_wrong_name_is_told_with_the_nearest_right_one() -> None:
     with pytest.raises(UsageError, match="memory"):
         build("expert.memoy", task="regression")
     with pytest.raises(UsageError, match="expected one of"):
-        build("without@trees", task="regression")
+        build("without@forest", task="regression")

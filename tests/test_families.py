@@ -22,6 +22,7 @@ from streammeta.experts.hats import Hats
 from streammeta.experts.heads import Heads
 from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, REGRESSION
 from streammeta.experts.memory import Memory
+from streammeta.experts.trees import Trees
 from streammeta.replay import SegmentRows
 
 Floats = NDArray[np.float64]
@@ -30,7 +31,7 @@ MEANS, SPREADS = np.array([3.0, 3.0, 3.0, 3.0, 0.0]), np.array([4.0, 4.0, 4.0, 4
 CENTRE, SCALE = 100.0, 7.0  # of values
 FAMILIES: dict[str, Any] = {
     name: lambda outputs, make=make: make(Space(WIDTH, HATTED, outputs, seed=3))
-    for name, make in (("hats", Hats), ("heads", Heads), ("memory", Memory))
+    for name, make in (("hats", Hats), ("heads", Heads), ("memory", Memory), ("trees", Trees))
 }
 both_tasks = pytest.mark.parametrize("task", [CLASSIFICATION, REGRESSION])
 every_family = pytest.mark.parametrize("name", FAMILIES)
