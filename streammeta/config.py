@@ -50,7 +50,7 @@ class ModelConfig(Section):
 
     Cadence: a task is ``support`` rows and then ``query`` rows of one segment; one outer step
     over ``tasks_per_update`` tasks follows every ``meta_every`` labelled events, of which the first
-    4,096 are the most instructive: later ones are followed by a step 8 times more rarely.
+    4,096 are the most instructive: later ones are followed by a step 16 times more rarely.
     """
 
     task: Literal["auto", "classification", "regression"] = "auto"
@@ -81,7 +81,7 @@ class ModelConfig(Section):
     outer: OuterConfig = OuterConfig()
     tasks_per_update: int = Field(8, ge=1)
     meta_every: int = Field(
-        32, ge=0, description="labelled events per outer step, 8 times as many after 4096; 0: none"
+        32, ge=0, description="labelled events per outer step, 16 times as many after 4096; 0: none"
     )
     support: int = Field(16, ge=1, le=128, description="rows of a task that are adapted on")
     query: int = Field(16, ge=1, le=128, description="later rows that judge the adaptation")
@@ -110,7 +110,7 @@ class ModelConfig(Section):
     ] = Field(
         (8, 24), description="standing challengers, each adapted on so many of the newest rows"
     )
-    scout_every: int = Field(16, ge=1, description="labelled rows from one time to the next")
+    scout_every: int = Field(32, ge=1, description="labelled rows from one time to the next")
     challenger_init: Literal["meta", "random"] = "meta"
     freeze_at: int | None = Field(None, ge=0, description="stop all learning at this row")
 

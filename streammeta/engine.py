@@ -34,7 +34,7 @@ MAY_CHANGE = ("device", "chunk", "max_pending", "label_ttl", "init", "freeze_at"
 #: Outer steps start when this many tasks have been closed.
 FIRST_TASKS = 2
 #: Labels of the whole stream after which they come more rarely, and how many times.
-SETTLED, PATIENCE = 4096, 8
+SETTLED, PATIENCE = 4096, 16
 #: Newest tasks that say what has been learned about adapting.
 LOOKED_AT = 64
 
