@@ -39,6 +39,9 @@ SETTLED = 16
 COMPILED: dict[type, Any] = {PlainSteps: kernels.adapt_rows, RidgeHead: kernels.ridge_head}
 #: Share of the mixture with which a scout starts.
 SCOUT_SHARE = 0.01
+#: Nats by which the quick mixture is ahead when something has stirred; in calm scouts adapt so many
+#: times more rarely.
+STIRRED, CALM = 0.3, 8
 
 
 def grow(
@@ -112,13 +115,19 @@ def scout(
     """Adapt the scouts of a key on its newest rows, whatever their segment; the first time is told.
 
     Right after a change a scout's few rows are all of the new concept before any detector can
-    know of it.
+    know of it. That the quick mixture is ahead of the slow one is the first sign of it: then they
+    adapt ``CALM`` times as often.
     """
     rows, windows = state.segment_rows, state.config.scouts
-    if not state.bank.scouts or rows.count[key] % state.config.scout_every:
+    scouts, every = state.bank.scouts, state.config.scout_every
+    if not scouts or rows.count[key] % every:
+        return
+    voices, joined = state.voices[key], state.bank.live[key, scouts[-1]]
+    calm = joined and voices[pooling.QUICK] - voices[pooling.SLOW] < STIRRED
+    if calm and rows.count[key] % (CALM * every):
         return
     fitting = [meta.matching(state.net, state.n_classes) for meta in metas]
-    for slot, (meta, window) in zip(state.bank.scouts, product(fitting, windows), strict=False):
+    for slot, (meta, window) in zip(scouts, product(fitting, windows), strict=False):
         raw, targets = rows.latest(key, window)
         x, y = inputs(state, key, raw), standard_targets(state, key, targets)
         start = random_start(state)

@@ -110,7 +110,9 @@ class ModelConfig(Section):
     ] = Field(
         (8, 24), description="standing challengers, each adapted on so many of the newest rows"
     )
-    scout_every: int = Field(32, ge=1, description="labelled rows from one time to the next")
+    scout_every: int = Field(
+        4, ge=1, description="labelled rows from one time to the next, 8 times as many in calm"
+    )
     challenger_init: Literal["meta", "random"] = "meta"
     freeze_at: int | None = Field(None, ge=0, description="stop all learning at this row")
 

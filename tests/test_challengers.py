@@ -84,15 +84,15 @@ def test_options_that_no_kernel_knows_go_the_long_way() -> None:
 @both_tasks
 def test_scouts_hold_what_the_newest_rows_make_of_the_meta_parameters(task: Any) -> None:
     engine = Engine(config(task, scouts=(4, 12), scout_every=4, replay=False))
-    events = stream(task, 48, drift=10_000)
+    events = stream(task, 60, drift=10_000)
     run(engine, events)
     state = engine.state
     names = [state.bank.names[slot] for slot in state.bank.scouts]
     assert names == ["scout-meta_sgd@4", "scout-meta_sgd@12", "scout-r2d2@4", "scout-r2d2@12"]
     before = state.bank.theta[0].copy()
-    run(engine, stream(task, 49, drift=10_000)[48:])  # the 49th row: not their turn
+    run(engine, stream(task, 61, drift=10_000)[60:])  # the 61st row: not their turn
     np.testing.assert_array_equal(state.bank.theta[0, state.bank.scouts], before[state.bank.scouts])
-    run(engine, stream(task, 52, drift=10_000)[49:])
+    run(engine, stream(task, 64, drift=10_000)[61:])
     for meta, slots in zip(
         engine.metas, (state.bank.scouts[:2], state.bank.scouts[2:]), strict=True
     ):
