@@ -41,7 +41,7 @@ COMPILED: dict[type, Any] = {PlainSteps: kernels.adapt_rows, RidgeHead: kernels.
 SCOUT_SHARE = 0.01
 #: Nats by which the quick mixture is ahead when something has stirred; in calm scouts adapt so many
 #: times more rarely.
-STIRRED, CALM = 0.3, 8
+STIRRED, CALM = 0.5, 8
 
 
 def grow(
