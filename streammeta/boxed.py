@@ -35,6 +35,7 @@ class Box(structref.StructRefProxy):
     """A table, ``of``, that compiled code knows already; made by compiled code."""
 
     of: Any  # in compiled code
+    table: Any  # the same for Python, where whoever made the box has put it here
 
 
 structref.define_proxy(Box, _BoxType, ["of"])  # type: ignore[no-untyped-call]

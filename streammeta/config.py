@@ -21,6 +21,13 @@ def _in_order(rows: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return None if rows is None else tuple(sorted(set(rows)))
 
 
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)}: named more than once")
+    return names
+
+
 def _none(name: object) -> object:
     """A config file has no other word for nothing."""
     return None if name == "none" else name
@@ -62,10 +69,11 @@ class ModelConfig(Section):
         description="auto, cpu or cuda: where adaptation runs",
     )
 
-    experts: tuple[str, ...] = Field(
+    experts: Annotated[tuple[str, ...], AfterValidator(_distinct)] = Field(
         EXPERTS,
         min_length=1,
-        description="who predicts beside challengers and scouts: networks, persistence, families",
+        description="who predicts beside challengers and scouts: networks, persistence, families "
+        "by name, any River estimator as river.module:Class",
     )
     hidden: tuple[int, ...] = Field((40, 40), description="units of each hidden layer")
     rates: tuple[float, ...] = Field((3e-3,), description="step sizes of the bank's networks")

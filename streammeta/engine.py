@@ -14,6 +14,8 @@ from streammeta.config import ModelConfig, OuterConfig
 from streammeta.errors import ConfigError, UsageError
 from streammeta.events import Event, Label, MetaUpdated, Output, Value
 from streammeta.experts.baselines import Answer
+from streammeta.experts.family import Space
+from streammeta.experts.river_expert import make_family
 from streammeta.meta.initial import holds, read_initial
 from streammeta.meta.insight import Insight, insight
 from streammeta.meta.loss import Task
@@ -89,7 +91,9 @@ class Engine:
         for name in config.families:
             try:
                 find("families", name)
-            except UsageError as error:
+                if ":" in name:  # it may not be made for the task
+                    make_family(name, Space(1, 1, 1, self.state.task))
+            except (UsageError, ImportError, AttributeError) as error:
                 raise ConfigError(f"model.experts: {error}") from None
         for field, name in zip(("learner", "partner"), config.learners, strict=False):
             try:

@@ -530,7 +530,8 @@ def find(kind: str, name: str) -> Component:
         return Component(kind, name, name, "the user's own")
     near = get_close_matches(name, rows, n=3)
     hint = f"; did you mean {', '.join(near)}?" if near else f"; known: {', '.join(rows)}"
-    raise UsageError(f"no {kind[:-1]} is called {name!r}{hint}")
+    one = "family" if kind == "families" else kind[:-1]
+    raise UsageError(f"no {one} is called {name!r}{hint}")
 
 
 def load(kind: str, name: str) -> Any:

@@ -19,6 +19,7 @@ from streammeta.events import Label
 from streammeta.experts.bank import Bank, Table, boxed_bank
 from streammeta.experts.family import KEYS, PAST, Family, Space, World, boxed_world
 from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
+from streammeta.experts.river_expert import make_family
 from streammeta.meta.net import Net
 from streammeta.mixture import VARIANCE_AT_BIRTH
 from streammeta.pending import Pending
@@ -96,7 +97,7 @@ class State:
         scouts = tuple(f"scout-{name}@{rows}" for name in learners for rows in c.scouts)
         hatted = self.width if self.task == REGRESSION else self.columns.width
         space = Space(self.width, hatted, outputs, self.task, c.seed, c.replay)
-        self.families: list[Family] = [load("families", name)(space) for name in c.families]
+        self.families: list[Family] = [make_family(name, space) for name in c.families]
         of_families = sum(len(family.names) for family in self.families)
         others = of_families + len(SIMPLE_MEMBERS)
         rates, replay = (c.rates, c.replay) if NETWORKS in c.experts else ((), False)
@@ -307,7 +308,7 @@ class State:
         tensors |= {f"rows/{n}": getattr(self.segment_rows, n) for n in SegmentRows.FIELDS}
         tensors |= {f"past/{n}": getattr(self.past, n) for n in SegmentRows.FIELDS}
         for family in self.families:
-            tensors |= {f"{type(family).__name__}/{n}": a for n, a in family.tensors().items()}
+            tensors |= {f"{family.names[0]}/{n}": a for n, a in family.tensors().items()}
         tensors |= {f"memory/{n}": getattr(self.memory, n) for n in TaskMemory.FIELDS}
         kept, contexts = self.references.to_parts()
         tensors |= {f"reference/{n}": a for n, a in kept.items()}
@@ -360,7 +361,7 @@ class State:
                 setattr(homes[home], attribute, array.copy())
         state.memory.seen = info["memory"]["seen"]
         for family in state.families:
-            family.load(_parts(tensors, f"{type(family).__name__}/"))
+            family.load(_parts(tensors, f"{family.names[0]}/"))
         for home, fill, rows in (
             ("pending/", state.pending.load_parts, info["pending"]),
             ("reference/", state.references.load_parts, info["contexts"]),

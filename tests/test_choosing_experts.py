@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scenarios.models import build
+from streammeta import core
 from streammeta.config import EXPERTS, ModelConfig
 from streammeta.engine import Engine
 from streammeta.errors import ConfigError, UsageError
@@ -94,3 +95,62 @@ def test_a_wrong_name_is_told_with_the_nearest_right_one() -> None:
         build("expert.memoy", task="regression")
     with pytest.raises(UsageError, match="expected one of"):
         build("without@forest", task="regression")
+
+
+# -- River's estimators ------------------------------------------------------------------------
+
+TREE = {
+    "classification": "river.tree:HoeffdingTreeClassifier",
+    "regression": "river.tree:HoeffdingTreeRegressor",
+}
+
+
+@both_tasks
+def test_a_river_estimator_says_what_it_says_alone(task: str) -> None:
+    engine = build(f"expert.{TREE[task]}", task=task)
+    assert isinstance(engine, Engine)
+    told(engine, task)
+    (member,) = engine.state.families
+    (estimator, *_) = member.estimators  # type: ignore[attr-defined]
+    state, x = engine.state, events(task, 130)[-1].x
+    assert x is not None
+    raw = core.with_lags(state, 0, state.columns.row(x))
+    members, _, centre, scale = core.predict(state, 0, raw[None])
+    named = {f"c{c}": value for c, value in enumerate(raw.tolist()) if value == value}
+    if task == "regression":
+        assert centre + scale * members[0, 0, 0] == pytest.approx(estimator.predict_one(named))
+    else:
+        shares = estimator.predict_proba_one(named)
+        expected = [shares.get(c, 0.0) for c in range(state.n_classes)]
+        np.testing.assert_allclose(members[0, 0, : state.n_classes], expected, atol=1e-12)
+
+
+@both_tasks
+def test_it_takes_part_in_the_mixture_and_survives_a_snapshot(task: str) -> None:
+    experts = ("heads", TREE[task], "persistence")
+    config = ModelConfig.model_validate({"task": task, "experts": experts})
+    engine, later = Engine(config), events(task, 160)[120:]
+    heard = kinds(told(engine, task)[-1])
+    assert any(name.startswith("river.HoeffdingTree") for name in heard), heard
+    resumed = Engine.restore(config, Snapshot.from_bytes(engine.snapshot().to_bytes()))
+    assert resumed.observe(later) == engine.observe(later)
+
+
+def test_a_snapshot_of_another_river_is_refused_with_what_to_do() -> None:
+    config = ModelConfig(task="regression", experts=(TREE["regression"],))
+    engine = Engine(config)
+    told(engine, "regression", 20)
+    kept = engine.snapshot()
+    (name,) = (name for name in kept.tensors if "/river-" in name)
+    kept.tensors["river.HoeffdingTreeRegressor/river-0.1.0"] = kept.tensors.pop(name)
+    with pytest.raises(ConfigError, match=r"made with river-0\.1\.0, this is river-.*--fresh"):
+        Engine.restore(config, kept)
+
+
+def test_an_estimator_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match="HoeffdingTreeClassifier is no regressor"):
+        Engine(ModelConfig(task="regression", experts=(TREE["classification"],)))
+    with pytest.raises(ConfigError, match=r"model\.experts: .*NoTree"):
+        Engine(ModelConfig(task="regression", experts=("river.tree:NoTree",)))
+    with pytest.raises(ValueError, match="heads: named more than once"):
+        ModelConfig(task="regression", experts=("heads", "heads"))

@@ -48,9 +48,15 @@ class World(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def boxed_world(table: World) -> Box:
-    """For compiled code."""
+def _boxed(table: World) -> Box:
     return Box(table)  # type: ignore[no-untyped-call]
+
+
+def boxed_world(world: World) -> Box:
+    """For compiled code; Python finds it as ``table``."""
+    box: Box = _boxed(world)
+    box.table = world
+    return box
 
 
 class Space(NamedTuple):
