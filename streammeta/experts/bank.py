@@ -18,7 +18,7 @@ I64 = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 #: Rows of a rehearsal: the newest and others of its segment; and labels from one to the next.
-REHEARSAL, REST = 8, 4
+REHEARSAL, REST = 8, 2
 #: Step sizes of the experts that also rehearse rows of the current segment.
 REPLAY_RATES = (3e-3,)
 #: Step sizes with which challengers go on learning once they are on their own.

@@ -32,6 +32,9 @@ HUBER = np.float32(2.0)
 #: many standard deviations away: one wild reading must not flatten a column.
 TRUSTED, WILD = 50, 10.0
 
+#: From so many rows on a product of matrices is faster than row after row, zeros skipped.
+MATRICES = 4
+
 CLASSIFICATION, REGRESSION = 0, 1
 
 
@@ -198,14 +201,83 @@ def mean_gradient(
     deltas: F32,
     grad: F32,
 ) -> None:
-    """``grad (P,)`` <- mean over ``rows (n, D)`` of the gradient of each at ``theta (P,)``."""
+    """``grad (P,)`` <- mean over ``rows (n, D)`` of the gradient of each at ``theta (P,)``;
+    ``acts`` and ``deltas (n * sum(sizes),)`` are room to work in."""
+    n = rows.shape[0]
+    if n >= MATRICES:
+        end = _forward_all(theta, sizes, rows, acts)
+        outputs = sizes[-1]
+        logits = acts[end : end + n * outputs].reshape(n, outputs)
+        delta = deltas[end : end + n * outputs].reshape(n, outputs)
+        share = np.float32(1.0) / np.float32(n)
+        for r in range(n):
+            output_delta(logits[r], delta[r], targets[r], n_classes, task)
+            for j in range(outputs):
+                delta[r, j] *= share
+        _backward_all(theta, sizes, n, end, acts, deltas, grad)
+        return
+    size = sizes.sum()
     grad[:] = 0.0
-    for r in range(rows.shape[0]):
-        add_gradient(theta, sizes, rows[r], targets[r], n_classes, task, acts, deltas, grad)
-    if rows.shape[0] > 1:
-        share = np.float32(1.0) / np.float32(rows.shape[0])
+    for r in range(n):
+        add_gradient(theta, sizes, rows[r], targets[r], n_classes, task, acts[:size],
+                     deltas[:size], grad)  # fmt: skip
+    if n > 1:
+        share = np.float32(1.0) / np.float32(n)
         for k in range(grad.shape[0]):
             grad[k] *= share
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _forward_all(theta: F32, sizes: I64, rows: F32, acts: F32) -> int:
+    """Fill ``acts`` layer by layer, ``(n, units)`` each; where that of the outputs begins."""
+    n, last = rows.shape[0], sizes.shape[0] - 2
+    acts[: n * sizes[0]] = rows.ravel()
+    offset, start = 0, 0
+    for layer in range(last + 1):
+        n_in, n_out = sizes[layer], sizes[layer + 1]
+        end, below = offset + n_in * n_out, start
+        start += n * n_in
+        out = acts[start : start + n * n_out].reshape(n, n_out)
+        weight = theta[offset:end].reshape(n_in, n_out)
+        np.dot(acts[below:start].reshape(n, n_in), weight, out)
+        bias = theta[end : end + n_out]
+        for r in range(n):
+            row = out[r]
+            for j in range(n_out):
+                row[j] += bias[j]
+            if layer < last:
+                for j in range(n_out):
+                    row[j] = max(row[j], np.float32(0.0))
+        offset = end + n_out
+    return start
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _backward_all(
+    theta: F32, sizes: I64, n: int, start: int, acts: F32, deltas: F32, grad: F32
+) -> None:
+    """``grad (P,)`` <- the gradient, of the ``deltas`` that stand at ``start`` for the outputs."""
+    layers, offset = sizes.shape[0] - 1, theta.shape[0]
+    for back in range(layers):
+        layer = layers - 1 - back
+        n_in, n_out = sizes[layer], sizes[layer + 1]
+        bias, below = offset - n_out, start - n * n_in
+        offset = bias - n_in * n_out
+        h = acts[below:start].reshape(n, n_in)
+        delta = deltas[start : start + n * n_out].reshape(n, n_out)
+        np.dot(h.T, delta, grad[offset:bias].reshape(n_in, n_out))
+        by_bias = grad[bias : bias + n_out]
+        by_bias[:] = np.float32(0.0)
+        for r in range(n):
+            for j in range(n_out):
+                by_bias[j] += delta[r, j]
+        if layer > 0:
+            lower = deltas[below:start].reshape(n, n_in)
+            np.dot(delta, theta[offset:bias].reshape(n_in, n_out).T, lower)
+            for r in range(n):
+                for j in range(n_in):
+                    lower[r, j] = lower[r, j] if h[r, j] > np.float32(0.0) else np.float32(0.0)
+        start = below
 
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
@@ -225,8 +297,8 @@ def learn_rows(
 
     ``theta``, ``second``: ``(E, P)``; ``steps (E,)`` int64 counts steps for the bias correction.
     """
-    acts = np.empty(sizes.sum(), np.float32)
-    deltas = np.empty(sizes.sum(), np.float32)
+    acts = np.empty(rows.shape[0] * sizes.sum(), np.float32)
+    deltas = np.empty(rows.shape[0] * sizes.sum(), np.float32)
     grad = np.empty(theta.shape[1], np.float32)
     for e in range(theta.shape[0]):
         if not learns[e]:
@@ -242,8 +314,8 @@ def sgd_rows(
     theta: F32, rates: F32, sizes: I64, rows: F32, targets: F32, n_classes: int, task: int
 ) -> None:
     """One plain gradient step on the mean of ``rows``: ``theta (E, P)``, ``rates (E,)``."""
-    acts = np.empty(sizes.sum(), np.float32)
-    deltas = np.empty(sizes.sum(), np.float32)
+    acts = np.empty(rows.shape[0] * sizes.sum(), np.float32)
+    deltas = np.empty(rows.shape[0] * sizes.sum(), np.float32)
     grad = np.empty(theta.shape[1], np.float32)
     for e in range(theta.shape[0]):
         mean_gradient(theta[e], sizes, rows, targets, n_classes, task, acts, deltas, grad)
@@ -267,8 +339,8 @@ def adapt_rows(
 
     ``rates``: ``(1,)`` or ``(P,)``.
     """
-    acts = np.empty(sizes.sum(), np.float32)
-    deltas = np.empty(sizes.sum(), np.float32)
+    acts = np.empty(rows.shape[0] * sizes.sum(), np.float32)
+    deltas = np.empty(rows.shape[0] * sizes.sum(), np.float32)
     grad = np.empty(theta.shape[0], np.float32)
     out[:] = theta
     for _ in range(steps):
