@@ -140,8 +140,8 @@ class Engine:
         size = self.config.chunk
         for start in range(0, len(events), size):
             self.state, made = core.step(self.state, events[start : start + size], self.metas)
-            if self.meta is None and self.state.allocated:
-                self._take([self._first_meta(name) for name in self.config.learners])
+            if self.state.allocated:
+                self._keep_up()
             outputs += made
         return outputs
 
@@ -171,6 +171,14 @@ class Engine:
     def learned(self) -> dict[str, MetaParameters]:
         """The same by name; nothing before the first label."""
         return dict(zip(self.config.learners, self.metas, strict=False))
+
+    def _keep_up(self) -> None:
+        """Meta-parameters come to be, and find room for new classes."""
+        state = self.state
+        if self.meta is None:
+            self._take([self._first_meta(name) for name in self.config.learners])
+        elif state.n_classes > max(self.meta.n_classes, 1):
+            self._take([meta.matching(state.net, state.n_classes) for meta in self.metas])
 
     def _outer_step(self) -> list[MetaUpdated]:
         state, c = self.state, self.config
