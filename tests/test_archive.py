@@ -158,9 +158,7 @@ def test_what_is_rare_stays_and_what_is_common_takes_turns() -> None:
 
 
 @given(st.integers(0, 4), st.integers(0, 4), st.permutations(range(1, 6)))
-def test_of_the_two_that_say_the_same_the_older_goes(
-    one: int, other: int, ages: list[int]
-) -> None:
+def test_of_the_two_that_say_the_same_the_older_goes(one: int, other: int, ages: list[int]) -> None:
     if one == other:
         return
     said = np.random.default_rng(0).normal(size=(20, 5, 2))

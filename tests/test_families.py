@@ -181,6 +181,7 @@ def test_tensors_hold_all_there_is(name: str, task: int) -> None:
     other.load({n: a.copy() for n, a in family.tensors().items()})
     stream.teach(family, 1)
     other.learn(0, stream.world())  # the same row again, for the other
+    stream.end(other)
     for n, array in family.tensors().items():
         np.testing.assert_array_equal(array, other.tensors()[n])
 

@@ -26,8 +26,9 @@ HEAD = 0.1
 
 
 def initial(net: Net, width: int, hatted: int, networks: int, seed: int) -> NDArray[np.float32]:
-    """Weights ``(networks, P)`` on ``width`` columns, of which the first ``hatted`` have hats. Those
-    start at 0: a column is a straight line until it is known how it is not."""
+    """Weights ``(networks, P)`` on ``width`` columns, of which the first ``hatted`` have hats.
+
+    Those start at 0: a column is a straight line until it is known how it is not."""
     rng = np.random.default_rng(seed)
     inputs, hidden, outputs = net.sizes
     theta = np.zeros((networks, net.n_params), np.float32)
