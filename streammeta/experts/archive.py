@@ -24,7 +24,7 @@ from streammeta.experts.kernels import REGRESSION
 from streammeta.meta.net import Net, refit
 
 #: Places on the shelf, of which one is free for the next network; units of their hidden layer.
-PLACES, HIDDEN = 9, 64
+PLACES, HIDDEN = 7, 64
 #: Fewest rows of a segment that is kept, and most rows of it that are looked at.
 LEAST, MOST = 200, 4_000
 #: A network is fitted in so many passes over its rows, in steps on so many rows each, of a size
