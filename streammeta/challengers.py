@@ -178,6 +178,24 @@ def enlist(state: State, key: int, slot: int) -> None:
     state.bank.births[key, slot] = state.rows
 
 
+def close(state: State, key: int, ended: int) -> None:
+    """A segment with ``ended`` rows in the ring is over: members of families may be others now, and
+    begin like scouts; some may have nothing more to say."""
+    live, place = state.bank.live[key], len(state.bank.rates)
+    for family in state.families:
+        born = place + family.close(key, state.world, ended)
+        here = slice(place, place + len(family.names))
+        if len(born):
+            live[here] = family.awake(key)
+            live[born] = False
+            join(state, key, born, live, SCOUT_SHARE)
+            state.variances[key, born] = mixture.VARIANCE_AT_BIRTH
+            state.ages[key, born] = 0
+            state.bank.births[key, born] = state.rows
+            live[born] = True
+        place = here.stop
+
+
 def hire(state: State, key: int) -> None:
     """Free the two least useful challenger slots; newcomers start with an even share."""
     slots = np.array(state.bank.challengers)

@@ -14,7 +14,7 @@ class Section(BaseModel):
 
 
 #: The experts of the default model; between the first and the last one families by name.
-EXPERTS = ("networks", "hats", "heads", "memory", "trees", "persistence")
+EXPERTS = ("networks", "hats", "heads", "memory", "trees", "archive", "persistence")
 
 
 def _in_order(rows: tuple[int, ...] | None) -> tuple[int, ...] | None:

@@ -350,7 +350,10 @@ def open_segment(state: State, key: int, alarm: Alarm, outputs: list[Output]) ->
     state.segment_start[key] = onset
     state.segment_rows.cut(key, onset)
     if key < KEYS:
+        before = int(state.past.inside[key])
         state.past.shorten(key, onset)
+        if state.config.on_drift != "reset":  # which forgets everything
+            challengers.close(state, key, before - int(state.past.inside[key]))
     state.segment_labels[key] = state.segment_rows.inside[key]
     state.hosts[key] = -1
     name = state.key_names[key]

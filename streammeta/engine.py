@@ -28,7 +28,7 @@ from streammeta.snapshot import Snapshot
 from streammeta.state import State
 
 #: Layout of a snapshot; raised when an older one can no longer be read as it is.
-SCHEMA = 5
+SCHEMA = 6
 #: What the meta-parameters of the learner and of its partner are called in a snapshot.
 PARTS = ("meta", "partner")
 #: Settings that a resumed engine may have differently: they shape nothing that is stored.

@@ -64,6 +64,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "heads": ("streammeta.experts.heads:Heads", "Bayesian linear heads that forget"),
         "memory": ("streammeta.experts.memory:Memory", "the nearest of past rows"),
         "trees": ("streammeta.experts.trees:Trees", "a bag of trees that grow and fold up"),
+        "archive": ("streammeta.experts.archive:Archive", "networks of past segments, frozen"),
     },
     "detectors": {
         "bank": ("drift.watch:Watch", "signals that vote with evidence; the default"),

@@ -205,8 +205,12 @@ class State:
         self.exponents[key], self.squares[key] = pooling.fresh(self.log_weights.shape[1])
         if key < KEYS:
             self.past.count[key] = self.past.inside[key] = 0
+            place = self.in_families.start
             for family in self.families:
                 family.start(key)
+                here = slice(place, place + len(family.names))
+                self.bank.live[key, here] = family.awake(key)
+                place = here.stop
         else:
             self.bank.live[key, self.in_families] = False
         if SIMPLE not in self.config.experts:

@@ -14,6 +14,7 @@ from streammeta.experts.kernels import CLASSIFICATION
 
 Floats = NDArray[np.float64]
 I64 = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 #: Keys that have the families; any further ones have the networks of the bank alone, for families
 #: take some megabytes for each. Rows that are kept of each of those keys.
 KEYS, PAST = 64, 4096
@@ -92,6 +93,13 @@ class Family(Protocol):
     def learn(self, key: int, world: Box) -> None:
         """A label of the current segment has come: the newest row of ``world``."""
 
+    def awake(self, key: int) -> Flags:
+        """Which members ``(M,)`` have something to say; looked at after ``start`` and ``close``."""
+
+    def close(self, key: int, world: Box, ended: int) -> I64:
+        """The segment has ended: its ``ended`` newest rows stand before those ``inside`` of the new
+        one. The places of members that are others from now on."""
+
     def seed_class(self, index: int) -> None:
         """Class ``index`` is new; there is room for it."""
 
@@ -110,6 +118,8 @@ class Stacked(ABC, Generic[Table]):
 
     Compiled code takes it in one piece, as ``box``.
     """
+
+    names: tuple[str, ...]
 
     def __init__(self) -> None:
         """With room for no key."""
@@ -158,6 +168,14 @@ class Stacked(ABC, Generic[Table]):
         if key < KEYS:
             for array, fresh in zip(self.table, self._fresh(), strict=True):
                 array[key] = fresh
+
+    def awake(self, key: int) -> Flags:
+        """All of them, always."""
+        return np.ones(len(self.names), np.bool_)
+
+    def close(self, key: int, world: Box, ended: int) -> I64:
+        """Members see for themselves where segments end, and go on."""
+        return np.empty(0, np.int64)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Name to array, for a snapshot."""

@@ -25,6 +25,23 @@ RENEWED, EVERY, LOOKED_AT = (64, 256, 1024), 2048, 2048
 HEAD = 0.1
 
 
+def initial(net: Net, width: int, hatted: int, networks: int, seed: int) -> NDArray[np.float32]:
+    """Weights ``(networks, P)`` on ``width`` columns, of which the first ``hatted`` have hats.
+
+    Those start at 0: a column is a straight line until it is known how it is not."""
+    rng = np.random.default_rng(seed)
+    inputs, hidden, outputs = net.sizes
+    theta = np.zeros((networks, net.n_params), np.float32)
+    linear = [c * (1 + BINS) if c < hatted else hatted * BINS + c for c in range(width)]
+    cut = inputs * hidden
+    for own in theta:
+        first = own[:cut].reshape(inputs, hidden)
+        first[linear] = rng.normal(0.0, np.sqrt(2.0 / max(4, width)), (width, hidden))
+        head = own[cut + hidden : cut + hidden + hidden * outputs]
+        head[:] = rng.normal(0.0, HEAD * np.sqrt(2.0 / hidden), len(head))
+    return theta
+
+
 class _Table(NamedTuple):
     """Networks ``theta (K, E, P)`` and the mean squares of their gradients, ``second``, after
     ``steps (K, E)``; the ``knots (K, C, B)`` that they read columns by, of which ``n_knots (K, C)``
@@ -66,23 +83,10 @@ class Hats(Stacked[_Table]):
     def _fresh(self) -> _Table:
         shape = (len(self.rates), self.net.n_params)
         return _Table(
-            self._initial(), np.zeros(shape, np.float32), np.zeros(len(self.rates), np.int64),
+            initial(self.net, self.width, self.hatted, shape[0], self.seed),
+            np.zeros(shape, np.float32), np.zeros(len(self.rates), np.int64),
             np.zeros((self.hatted, BINS)), np.zeros(self.hatted, np.int64),
         )  # fmt: skip
-
-    def _initial(self) -> NDArray[np.float32]:
-        """Hats start at 0: a column is a straight line until it is known how it is not."""
-        rng = np.random.default_rng(self.seed)
-        theta = np.zeros((len(self.rates), self.net.n_params), np.float32)
-        linear = [c * (1 + BINS) if c < self.hatted else self.hatted * BINS + c
-                  for c in range(self.width)]  # fmt: skip
-        cut, outputs = self.inputs * HIDDEN, self.net.sizes[-1]
-        for e in range(len(theta)):
-            first = theta[e, :cut].reshape(self.inputs, HIDDEN)
-            first[linear] = rng.normal(0.0, np.sqrt(2.0 / max(4, self.width)), (self.width, HIDDEN))
-            head = theta[e, cut + HIDDEN : cut + HIDDEN + HIDDEN * outputs]
-            head[:] = rng.normal(0.0, HEAD * np.sqrt(2.0 / HIDDEN), len(head))
-        return theta
 
     def predict(self, key: int, raw: Floats, world: Box, out: Floats, at: int) -> None:
         """``out (n, M, O)`` <- from row ``at`` on, what each network says to ``raw (n, D)``."""

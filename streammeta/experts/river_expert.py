@@ -15,7 +15,7 @@ from river.base import Classifier, Estimator, Regressor
 
 from streammeta.boxed import Box
 from streammeta.errors import ConfigError
-from streammeta.experts.family import KEYS, Family, Floats, Space, World
+from streammeta.experts.family import I64, KEYS, Family, Flags, Floats, Space, World
 from streammeta.experts.kernels import REGRESSION
 from streammeta.registry import load
 
@@ -86,6 +86,14 @@ class RiverExpert:
         target = float(seen.targets[key, newest])
         label = target if self.task == REGRESSION else int(target)
         self.estimators[key].learn_one(_named(seen.rows[key, newest]), label)
+
+    def awake(self, key: int) -> Flags:
+        """Always."""
+        return np.ones(1, np.bool_)
+
+    def close(self, key: int, world: Box, ended: int) -> I64:
+        """River's adaptive estimators find drifts themselves."""
+        return np.empty(0, np.int64)
 
     def seed_class(self, index: int) -> None:
         """River's classifiers find their classes themselves."""
