@@ -75,6 +75,14 @@ class JsonlSink:
         self._file: BinaryIO | None = None
         self._size = 0
 
+    def check(self) -> None:
+        """Open the file as it is, without changing a byte of it."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.open("ab").close()
+        except OSError as error:
+            raise SinkError(f"{self.path}: cannot be opened: {error.strerror}") from error
+
     def open(self, resume_at: Position | None) -> None:
         """Begin an empty file, or go on at the byte that ``resume_at`` names."""
         size = 0 if resume_at is None else int(resume_at["bytes"])

@@ -1,0 +1,196 @@
+"""Every source and every sink goes through one contract: a new one is one row in a table here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import servers
+
+from streammeta.events import Event
+from streammeta.sinks import JsonlSink, ListSink, Sink
+from streammeta.sinks.redis_stream import RedisStreamSink
+from streammeta.sources import FileSource, IterableSource, Source
+from streammeta.sources.redis_stream import RedisStreamSource
+from streammeta.testing import Held, check_sink, check_source
+
+N = 23
+ROWS = [{"a": i / 4, "day": "mon" if i % 2 else "tue", "y": i % 5} for i in range(N)]
+LINES = [json.dumps(row).encode() for row in ROWS]
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory):
+    server = servers.Redis(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@dataclass
+class Place:
+    """Where a source or a sink of the table lives; ``server`` starts a server at need."""
+
+    folder: Path
+    server: Callable[[str], servers.Server]
+
+
+@pytest.fixture
+def place(tmp_path, request) -> Place:
+    return Place(tmp_path, lambda name: request.getfixturevalue(f"{name}_server"))
+
+
+def csv_file(place: Place) -> Callable[[], Source]:
+    path = place.folder / "rows.csv"
+    path.write_text("a,day,y\n" + "".join(f"{r['a']},{r['day']},{r['y']}\n" for r in ROWS))
+    return lambda: FileSource(path, target="y")
+
+
+def jsonl_file(place: Place) -> Callable[[], Source]:
+    path = place.folder / "rows.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in LINES))
+    return lambda: FileSource(path, target="y")
+
+
+def parquet_file(place: Place) -> Callable[[], Source]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_pylist(ROWS), place.folder / "rows.parquet")
+    return lambda: FileSource(place.folder / "rows.parquet", target="y")
+
+
+def iterable(place: Place) -> Callable[[], Source]:
+    rows = [({k: v for k, v in row.items() if k != "y"}, row["y"]) for row in ROWS]
+    return lambda: IterableSource(lambda: rows, "rows")
+
+
+def redis_stream(place: Place) -> Callable[[], Source]:
+    import redis
+
+    server = place.server("redis")
+    with redis.Redis.from_url(server.url) as client:
+        for line in LINES:
+            client.xadd(place.folder.name, {"data": line})
+    return lambda: RedisStreamSource(server.url, place.folder.name, target="y")
+
+
+SOURCES = {
+    "csv": csv_file,
+    "jsonl": jsonl_file,
+    "parquet": parquet_file,
+    "iterable": iterable,
+    "redis": redis_stream,
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_keeps_the_contract_and_brings_the_rows_as_they_are(name, place):
+    events = check_source(SOURCES[name](place), N)
+    assert [(e.x, e.y) for e in events] == [({"a": r["a"], "day": r["day"]}, r["y"]) for r in ROWS]
+    assert all(type(event.y) is int for event in events)
+
+
+def jsonl_sink(place: Place) -> tuple[Callable[[], Sink], Callable[[], Held]]:
+    path = place.folder / "out.jsonl"
+    return lambda: JsonlSink(path), lambda: [mark(line) for line in path.read_text().splitlines()]
+
+
+def list_sink(place: Place) -> tuple[Callable[[], Sink], Callable[[], Held]]:
+    from streammeta.testing import identity
+
+    sink = ListSink()
+    return lambda: sink, lambda: [identity(output) for output in sink.outputs]
+
+
+def redis_sink(place: Place) -> tuple[Callable[[], Sink], Callable[[], Held]]:
+    import redis
+
+    server, key = place.server("redis"), place.folder.name
+
+    def held() -> Held:
+        with redis.Redis.from_url(server.url) as client:
+            return [mark(fields[b"data"]) for _, fields in client.xrange(key)]
+
+    return lambda: RedisStreamSink(server.url, key), held
+
+
+def mark(line: str | bytes) -> tuple[str, str, int | None]:
+    record = json.loads(line)
+    return record["kind"], record.get("id", ""), record.get("row")
+
+
+SINKS = {
+    "jsonl": jsonl_sink,
+    "list": list_sink,
+    "redis": redis_sink,
+}
+
+
+@pytest.mark.parametrize("name", SINKS)
+def test_a_durable_sink_keeps_the_contract(name, place):
+    check_sink(*SINKS[name](place))
+
+
+class Broken(IterableSource):
+    """A source with one fault, to see that the contract finds it."""
+
+    fault = ""
+
+    def read(self, position, n):
+        if self.fault == "too many":
+            n += 1
+        events, after = super().read(position, n)
+        if self.fault == "changes the position":
+            position["emitted"] = -1
+        if self.fault == "skips on resume" and position["emitted"] == 4 and n == 7:
+            events = events[1:]
+        if self.fault == "one id" and events:
+            events = [Event("same", e.x, e.y) for e in events]
+        if self.fault == "stuck":
+            after = position
+        if self.fault == "not JSON":
+            after = {"emitted": after["emitted"], "seen": {1, 2}}
+        return events, after
+
+    def finished(self, position):
+        return False if self.fault == "never finished" else super().finished(position)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("too many", "gave 8 events"),
+        ("changes the position", "changed the position"),
+        ("skips on resume", "resumed after 4 events it went on differently|then no more"),
+        ("one id", "two events have one id"),
+        ("stuck", "after 23 events came|one by one"),
+        ("not JSON", "JSON"),
+        ("never finished", "not finished after the last event"),
+    ],
+)
+def test_the_contract_finds_a_broken_source(fault, told, place):
+    def make() -> Source:
+        source = Broken(lambda: [({"a": float(i)}, i) for i in range(N)], "b")
+        source.fault = fault
+        return source
+
+    with pytest.raises((AssertionError, TypeError), match=told):
+        check_source(make, N, patience=0.0)
+
+
+class Doubling(JsonlSink):
+    """Forgets to cut off what a crash left."""
+
+    def open(self, resume_at):
+        super().open(resume_at if resume_at is None else {"bytes": self.path.stat().st_size})
+
+
+def test_the_contract_finds_a_sink_that_doubles(place):
+    path = place.folder / "out.jsonl"
+    held = lambda: [mark(line) for line in path.read_text().splitlines()]  # noqa: E731
+    with pytest.raises(AssertionError, match="opened at"):
+        check_sink(lambda: Doubling(path), held)
