@@ -131,6 +131,8 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "dead_letter": ("streammeta.sinks.jsonl:DeadLetterSink", "rejected events, with reasons"),
         "stdout": ("streammeta.sinks.jsonl:StdoutSink", "JSON lines on stdout, at once"),
         "list": ("streammeta.sinks.memory:ListSink", "outputs in memory"),
+        "sqlite": ("streammeta.sinks.sqlite:SqliteSink", "tables of an SQLite file, by id"),
+        "parquet": ("streammeta.sinks.parquet:ParquetSink", "a folder of Parquet files"),
         "redis": (
             "streammeta.sinks.redis_stream:RedisStreamSink",
             "entries of a Redis stream, each exactly once",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import servers
 
-from streammeta.events import Event
+from streammeta.events import KINDS, Event
 from streammeta.sinks import JsonlSink, ListSink, Sink
+from streammeta.sinks.parquet import ParquetSink
 from streammeta.sinks.redis_stream import RedisStreamSink
+from streammeta.sinks.sqlite import SqliteSink
 from streammeta.sources import FileSource, IterableSource, Source
 from streammeta.sources.redis_stream import RedisStreamSource
 from streammeta.testing import Held, check_sink, check_source
@@ -118,6 +122,37 @@ def redis_sink(place: Place) -> tuple[Callable[[], Sink], Callable[[], Held]]:
     return lambda: RedisStreamSink(server.url, key), held
 
 
+def sqlite_sink(place: Place) -> tuple[Callable[[], Sink], Callable[[], Held]]:
+    path = place.folder / "out.db"
+
+    def held() -> Held:
+        found = []
+        with closing(sqlite3.connect(path)) as db:
+            db.row_factory = sqlite3.Row
+            for kind in KINDS:
+                for row in map(dict, db.execute(f"SELECT * FROM {kind}")):
+                    found.append((row["record"], (kind, row.get("id", ""), row.get("row"))))
+        return [each for _, each in sorted(found)]
+
+    return lambda: SqliteSink(path), held
+
+
+def parquet_sink(place: Place) -> tuple[Callable[[], Sink], Callable[[], Held]]:
+    from pyarrow import parquet
+
+    path = place.folder / "out"
+
+    def held() -> Held:
+        found = []
+        for kind in KINDS:
+            for part in (path / kind).glob("*.parquet"):
+                for row in parquet.read_table(part, partitioning=None).to_pylist():
+                    found.append((row["record"], (kind, row.get("id", ""), row.get("row"))))
+        return [each for _, each in sorted(found)]
+
+    return lambda: ParquetSink(path), held
+
+
 def mark(line: str | bytes) -> tuple[str, str, int | None]:
     record = json.loads(line)
     return record["kind"], record.get("id", ""), record.get("row")
@@ -126,6 +161,8 @@ def mark(line: str | bytes) -> tuple[str, str, int | None]:
 SINKS = {
     "jsonl": jsonl_sink,
     "list": list_sink,
+    "sqlite": sqlite_sink,
+    "parquet": parquet_sink,
     "redis": redis_sink,
 }
 
