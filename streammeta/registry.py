@@ -125,6 +125,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "streammeta.sources.redis_stream:RedisStreamSource",
             "entries of a Redis stream, by id",
         ),
+        "nats": (
+            "streammeta.sources.jetstream:JetStreamSource",
+            "messages of a NATS JetStream stream, by sequence",
+        ),
     },
     "sinks": {
         "jsonl": ("streammeta.sinks.jsonl:JsonlSink", "JSON lines in a file, each exactly once"),
@@ -136,6 +140,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "redis": (
             "streammeta.sinks.redis_stream:RedisStreamSink",
             "entries of a Redis stream, each exactly once",
+        ),
+        "nats": (
+            "streammeta.sinks.jetstream:JetStreamSink",
+            "messages on a NATS JetStream subject, each exactly once",
         ),
     },
     "scenarios": {

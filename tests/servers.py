@@ -39,8 +39,8 @@ class Server:
     name = ""
     package = ""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *more: str) -> None:
+        self.folder, self.more = folder, more
         self.port = free_port()
         self._program = program(self.name, self.package)
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,7 +51,10 @@ class Server:
     def start(self) -> None:
         with open(self.folder / f"{self.name}.log", "ab") as log:
             self._process = subprocess.Popen(
-                [self._program, *self.arguments()], stdout=log, stderr=log, cwd=self.folder
+                [self._program, *self.arguments(), *self.more],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
             )
         until = time.monotonic() + UP_WITHIN
         while not self.answers():
@@ -99,5 +102,25 @@ class Redis(Server):
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as link:
                 link.sendall(b"PING\r\n")
                 return link.recv(7) == b"+PONG\r\n"  # it says -LOADING while it reads its log
+        except OSError:
+            return False
+
+
+class Nats(Server):
+    """NATS with JetStream, its streams in the folder."""
+
+    name, package = "nats-server", "nats-server"
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def arguments(self) -> Sequence[str]:
+        return ["-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder)]
+
+    def answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as link:
+                return b'"jetstream":true' in link.recv(4096)
         except OSError:
             return False

@@ -9,15 +9,18 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import jetstreams
 import pytest
 import servers
 
 from streammeta.events import KINDS, Event
 from streammeta.sinks import JsonlSink, ListSink, Sink
+from streammeta.sinks.jetstream import JetStreamSink
 from streammeta.sinks.parquet import ParquetSink
 from streammeta.sinks.redis_stream import RedisStreamSink
 from streammeta.sinks.sqlite import SqliteSink
 from streammeta.sources import FileSource, IterableSource, Source
+from streammeta.sources.jetstream import JetStreamSource
 from streammeta.sources.redis_stream import RedisStreamSource
 from streammeta.testing import Held, check_sink, check_source
 
@@ -29,6 +32,14 @@ LINES = [json.dumps(row).encode() for row in ROWS]
 @pytest.fixture(scope="module")
 def redis_server(tmp_path_factory):
     server = servers.Redis(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def nats_server(tmp_path_factory):
+    server = servers.Nats(tmp_path_factory.mktemp("nats"))
     server.start()
     yield server
     server.kill()
@@ -82,12 +93,21 @@ def redis_stream(place: Place) -> Callable[[], Source]:
     return lambda: RedisStreamSource(server.url, place.folder.name, target="y")
 
 
+def jetstream(place: Place) -> Callable[[], Source]:
+    server = place.server("nats")
+    streams = jetstreams.Streams(server.url)
+    streams.make("rows")
+    streams.publish("rows.a", LINES)
+    return lambda: JetStreamSource(server.url, "rows", target="y")
+
+
 SOURCES = {
     "csv": csv_file,
     "jsonl": jsonl_file,
     "parquet": parquet_file,
     "iterable": iterable,
     "redis": redis_stream,
+    "nats": jetstream,
 }
 
 
@@ -120,6 +140,15 @@ def redis_sink(place: Place) -> tuple[Callable[[], Sink], Callable[[], Held]]:
             return [mark(fields[b"data"]) for _, fields in client.xrange(key)]
 
     return lambda: RedisStreamSink(server.url, key), held
+
+
+def jetstream_sink(place: Place) -> tuple[Callable[[], Sink], Callable[[], Held]]:
+    server = place.server("nats")
+    streams = jetstreams.Streams(server.url)
+    streams.make("mixed")
+    streams.fill("mixed", 3)  # others publish to the same stream
+    make = lambda: JetStreamSink(server.url, "mixed", "mixed.out")  # noqa: E731
+    return make, lambda: [mark(line) for line in streams.messages("mixed", "mixed.out")]
 
 
 def sqlite_sink(place: Place) -> tuple[Callable[[], Sink], Callable[[], Held]]:
@@ -164,6 +193,7 @@ SINKS = {
     "sqlite": sqlite_sink,
     "parquet": parquet_sink,
     "redis": redis_sink,
+    "nats": jetstream_sink,
 }
 
 

@@ -12,17 +12,14 @@ import redis
 import servers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from running_mean import RunningMean
+from outage_stories import Mends, killed_server_and_killed_run
 
 from streammeta.config_file import load_config
 from streammeta.errors import ConfigError, SinkError, SourceError, UsageError
-from streammeta.events import Event, Predicted
-from streammeta.runtime import ShardHost, run_local
-from streammeta.sinks import ListSink
+from streammeta.events import Event
 from streammeta.sinks.redis_stream import RedisStreamSink
 from streammeta.sources.base import Forgets, Live
 from streammeta.sources.redis_stream import RedisStreamSource
-from streammeta.store import MemoryStore
 from streammeta.testing import FakeClock, read_all, sample_outputs
 
 
@@ -247,68 +244,14 @@ def test_what_the_server_refuses_is_told_at_once(client, shared):
     password.close()
 
 
-def host_of(source, store, sink) -> ShardHost:
-    return ShardHost(source, RunningMean, store, [sink], commit_every=50)
-
-
-def uninterrupted(url: str, total: int):
-    store, sink = MemoryStore(), ListSink()
-    host = host_of(RedisStreamSource(url, "s", target="y"), store, sink)
-    host.open()
-    run_local(host, max_events=total)
-    return store.latest(0).snapshot.to_bytes(), sink.outputs
-
-
 def test_a_server_killed_in_mid_run_and_a_run_killed_with_it_lose_and_double_nothing(own):
-    with redis.Redis.from_url(own.url) as client:
-        fill(client, 400)
-        store, sink, told = MemoryStore(), ListSink(), []
-        source = RedisStreamSource(own.url, "s", target="y")
-        host = host_of(source, store, sink)
-        host.open()
+    def fill_again(n: int, first: int) -> None:
+        with redis.Redis.from_url(own.url) as client:
+            fill(client, n, first)
 
-        def killed_after_a_while(outputs):
-            if host.statistics().events >= 130 and own.running and not told:
-                own.kill()
-
-        def back_when_noticed():
-            if not own.running and source.status().fault:
-                told.append(source.status().fault)
-                own.start()
-                fill(client, 300, first=401)
-
-        run_local(
-            host, pace="1000/s", max_events=560, on_outputs=killed_after_a_while,
-            on_wait=back_when_noticed,
-        )  # fmt: skip
-        assert len(told) == 1
-        assert "cannot be reached" in told[0]
-        host = host_of(RedisStreamSource(own.url, "s", target="y"), store, sink)
-        assert host.open()
-        host.poll(33)
-        host.drop()  # as by kill -9: 33 events were learned and never committed
-        host = host_of(RedisStreamSource(own.url, "s", target="y"), store, sink)
-        host.open()
-        run_local(host, max_events=140)
-        state, outputs = uninterrupted(own.url, 700)
-    assert store.latest(0).snapshot.to_bytes() == state
-    assert sink.outputs == outputs
-    assert [o.id for o in outputs if isinstance(o, Predicted)] == [
-        f"s:0:{i}-0" for i in range(1, 701)
-    ]
-
-
-class Mends(FakeClock):
-    """Starts the server again while somebody waits for it."""
-
-    def __init__(self, server: servers.Server) -> None:
-        super().__init__()
-        self._server = server
-
-    def sleep(self, seconds: float) -> None:
-        super().sleep(seconds)
-        if not self._server.running:
-            self._server.start()
+    make = lambda: RedisStreamSource(own.url, "s", target="y")  # noqa: E731
+    ids = killed_server_and_killed_run(own, make, fill_again)
+    assert ids == [f"s:0:{i}-0" for i in range(1, 701)]
 
 
 def entries(client) -> list[dict]:

@@ -77,6 +77,10 @@ class Outage:
         self._tries += 1
         self._next = now + span * (0.5 + 0.5 * self._random.random())
 
+    def wait(self) -> float:
+        """Seconds until another try is due."""
+        return 0.0 if self._since is None else max(self._next - self._clock.now(), 0.0)
+
     def over(self) -> None:
         """A try has succeeded."""
         self.fault, self._since, self._tries = "", None, 0
@@ -92,7 +96,7 @@ class Outage:
                 result = attempt()
             except lost as error:
                 self.failed(error)
-                self._clock.sleep(max(self._next - self._clock.now(), 0.0))
+                self._clock.sleep(self.wait())
             else:
                 self.over()
                 return result
