@@ -51,6 +51,7 @@ class SourceConfig(Section):
     kind: str | None = Field(None, description="a source by name, such as redis")
     seed: int = Field(0, ge=0, description="the scenario's seed")
     path: str | None = Field(None, description="a CSV, JSONL or Parquet file")
+    follow: bool = Field(False, description="wait for lines that are appended to the file")
     target: str | None = Field(None, description="column to predict")
     time: str | None = None
     key: str | None = None
@@ -67,9 +68,16 @@ class SourceConfig(Section):
             _find("sources", name)
         return name
 
+    @property
+    def plugged(self) -> str | None:
+        """The source by its name in the registry; ``None``: a scenario, or a file read once."""
+        return "follow" if self.follow else self.kind
+
     @model_validator(mode="after")
     def _one_origin(self) -> SourceConfig:
-        if self.kind is not None:
+        if self.follow and self.kind not in (None, "follow"):
+            raise ValueError("'follow' is for files, with 'path'")
+        if self.plugged is not None:
             if self.scenario is not None:
                 raise ValueError("expected one of 'scenario', 'path' and 'kind'")
             return self  # its class says which of the fields it takes
@@ -99,6 +107,11 @@ class SinkConfig(Section):
     outputs: tuple[str, ...] | None = Field(
         None, description="kinds of outputs, such as predicted; default: the sink's own"
     )
+
+    @property
+    def plugged(self) -> str:
+        """The sink by its name in the registry."""
+        return self.kind
 
     @field_validator("kind")
     @classmethod
@@ -275,13 +288,13 @@ def options_of(section: SourceConfig | SinkConfig) -> tuple[Component, dict[str,
         ImportError, AttributeError: a user's own one is not there.
     """
     kind = "sources" if isinstance(section, SourceConfig) else "sinks"
-    assert section.kind is not None
-    component = find(kind, section.kind)
+    assert section.plugged is not None
+    component = find(kind, section.plugged)
     fields: dict[str, Any] = component.settings()
     given = {
         ARGUMENTS.get(name, name): value
         for name, value in section.model_dump(exclude_unset=True).items()
-        if name != "kind" and value is not None
+        if name not in ("kind", "follow") and value is not None
     }
     model = create_model("Options", __base__=Section, **fields)
     checked = model.model_validate(given)
@@ -293,7 +306,7 @@ def _option_faults(config: RunConfig) -> Iterator[dict[str, Any]]:
     sections: list[tuple[Where, SourceConfig | SinkConfig]] = [
         (("sinks", i), sink) for i, sink in enumerate(config.sinks)
     ]
-    if config.source.kind is not None:
+    if config.source.plugged is not None:
         sections.insert(0, (("source",), config.source))
     else:
         for name in config.source.model_extra or ():
@@ -315,12 +328,12 @@ def _as_option(
     names = {argument: name for name, argument in ARGUMENTS.items()}
     name = names.get(error["loc"][0], error["loc"][0])
     error["loc"] = (*where, name, *error["loc"][1:])
-    what = f"{str(where[0]).removesuffix('s')} {section.kind!r}"
+    what = f"{str(where[0]).removesuffix('s')} {section.plugged!r}"
     if error["type"] == "missing":
         error |= {"type": "value_error", "msg": f"is missing, {what} needs it"}
         error.pop("input")
     elif error["type"] == "extra_forbidden":
-        component = find("sources" if where[0] == "source" else "sinks", str(section.kind))
+        component = find("sources" if where[0] == "source" else "sinks", str(section.plugged))
         if name in type(section).model_fields:
             error |= {"type": "value_error", "msg": f"{what} takes no {name!r}"}
         error["known"] = [names.get(n, n) for n in component.settings()]

@@ -121,6 +121,11 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
     "sources": {
         "file": ("streammeta.sources.files:FileSource", "CSV, JSONL (also .gz) or Parquet"),
         "iterable": ("streammeta.sources.iterable:IterableSource", "any Python iterable of rows"),
+        "follow": (
+            "streammeta.sources.follow:FollowedFile",
+            "CSV or JSONL that grows, through rotation and truncation",
+        ),
+        "stdin": ("streammeta.sources.stdin:StdinSource", "JSON lines from a pipe, journaled"),
         "redis": (
             "streammeta.sources.redis_stream:RedisStreamSource",
             "entries of a Redis stream, by id",

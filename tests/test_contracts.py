@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from streammeta.sinks.parquet import ParquetSink
 from streammeta.sinks.redis_stream import RedisStreamSink
 from streammeta.sinks.sqlite import SqliteSink
 from streammeta.sources import FileSource, IterableSource, Source
+from streammeta.sources.follow import FollowedFile
 from streammeta.sources.jetstream import JetStreamSource
 from streammeta.sources.redis_stream import RedisStreamSource
+from streammeta.sources.stdin import StdinSource
 from streammeta.testing import Held, check_sink, check_source
 
 N = 23
@@ -51,11 +54,13 @@ class Place:
 
     folder: Path
     server: Callable[[str], servers.Server]
+    opened: ExitStack
 
 
 @pytest.fixture
-def place(tmp_path, request) -> Place:
-    return Place(tmp_path, lambda name: request.getfixturevalue(f"{name}_server"))
+def place(tmp_path, request) -> Iterator[Place]:
+    with ExitStack() as opened:
+        yield Place(tmp_path, lambda name: request.getfixturevalue(f"{name}_server"), opened)
 
 
 def csv_file(place: Place) -> Callable[[], Source]:
@@ -93,6 +98,38 @@ def redis_stream(place: Place) -> Callable[[], Source]:
     return lambda: RedisStreamSource(server.url, place.folder.name, target="y")
 
 
+def followed_csv(place: Place) -> Callable[[], Source]:
+    csv_file(place)
+    return lambda: FollowedFile(place.folder / "rows.csv", target="y")
+
+
+def followed_jsonl(place: Place) -> Callable[[], Source]:
+    path = place.folder / "rows.jsonl"
+    path.with_name("rows.jsonl.1").write_bytes(b"\n".join(LINES[:10]))
+    path.write_bytes(b"\n".join(LINES[10:]) + b'\n{"a": 5, "half a line')
+    old = path.with_name("rows.jsonl.1").stat()
+    begin = {"inode": old.st_ino, "head": [0, ""]}
+
+    class FromTheOldOne(FollowedFile):
+        def start(self):
+            return {**begin, "offset": 0, "line": 0, "row": 0}
+
+    return lambda: FromTheOldOne(path, target="y")
+
+
+def stdin(place: Place) -> Callable[[], Source]:
+    path = place.folder / "pipe"
+    path.write_bytes(b"\n".join(LINES))
+    pipes = iter([path])  # the first process has it, those after it an ended one
+
+    def make() -> Source:
+        pipe = next(pipes, Path(os.devnull))
+        stream = place.opened.enter_context(pipe.open("rb"))
+        return StdinSource(str(place.folder / "journal"), target="y", stream=stream)
+
+    return make
+
+
 def jetstream(place: Place) -> Callable[[], Source]:
     server = place.server("nats")
     streams = jetstreams.Streams(server.url)
@@ -106,6 +143,9 @@ SOURCES = {
     "jsonl": jsonl_file,
     "parquet": parquet_file,
     "iterable": iterable,
+    "followed csv": followed_csv,
+    "followed jsonl": followed_jsonl,
+    "stdin": stdin,
     "redis": redis_stream,
     "nats": jetstream,
 }

@@ -127,7 +127,7 @@ def _stream(config: SourceConfig, task: str) -> tuple[Source, Card | None, str, 
             raise UsageError(f"model.task is {task}, but scenario {card.name} is {card.task}")
         delayed = IterableSource(stream.events, card.name, label_delay=config.label_delay)
         return delayed, card, card.task, "the scenario's own"
-    if config.kind is not None:
+    if config.plugged is not None:
         return _by_kind(config, task)
     assert config.path is not None  # SourceConfig demands one of the two
     file = FileSource(
@@ -154,7 +154,7 @@ def _by_kind(config: SourceConfig, task: str) -> tuple[Source, None, str, str]:
     if isinstance(source, FileSource):
         return source, None, *decide_task(source.sniff().targets)
     raise UsageError(
-        f"model.task: source {config.kind!r} has no labels to decide by before it runs: say "
+        f"model.task: source {config.plugged!r} has no labels to decide by before it runs: say "
         f"classification or regression"
     )
 
