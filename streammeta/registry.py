@@ -125,6 +125,8 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "streammeta.sources.follow:FollowedFile",
             "CSV or JSONL that grows, through rotation and truncation",
         ),
+        "mqtt": ("streammeta.sources.mqtt:MqttSource", "messages of an MQTT broker, journaled"),
+        "http": ("streammeta.sources.http_push:HttpSource", "events posted to us, journaled"),
         "stdin": ("streammeta.sources.stdin:StdinSource", "JSON lines from a pipe, journaled"),
         "redis": (
             "streammeta.sources.redis_stream:RedisStreamSource",

@@ -51,7 +51,7 @@ class Server:
     def start(self) -> None:
         with open(self.folder / f"{self.name}.log", "ab") as log:
             self._process = subprocess.Popen(
-                [self._program, *self.arguments(), *self.more],
+                [self._program, *self.arguments()],
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
@@ -116,7 +116,7 @@ class Nats(Server):
         return f"nats://127.0.0.1:{self.port}"
 
     def arguments(self) -> Sequence[str]:
-        return ["-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder)]
+        return ["-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder), *self.more]
 
     def answers(self) -> bool:
         try:
@@ -124,3 +124,25 @@ class Nats(Server):
                 return b'"jetstream":true' in link.recv(4096)
         except OSError:
             return False
+
+
+class Mosquitto(Server):
+    """An MQTT broker that writes down its sessions when it is asked to stop."""
+
+    name, package = "mosquitto", "mosquitto"
+
+    def arguments(self) -> Sequence[str]:
+        config = self.folder / "mosquitto.conf"
+        lines = [f"listener {self.port} 127.0.0.1", "persistence true", "max_queued_messages 0"]
+        lines += [f"persistence_location {self.folder}/", "user root", *self.more]
+        if not any(line.startswith("password_file") for line in self.more):
+            lines.append("allow_anonymous true")
+        config.write_text("\n".join(lines) + "\n")
+        return ["-c", str(config)]
+
+    def kill(self) -> None:
+        """Its queues live in memory until it ends: SIGTERM, or it would lose what it had taken."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None

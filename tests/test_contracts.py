@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 import jetstreams
 import pytest
 import servers
+from mqtt_clients import publish, subscribed
 
 from streammeta.events import KINDS, Event
 from streammeta.sinks import JsonlSink, ListSink, Sink
@@ -22,10 +24,12 @@ from streammeta.sinks.redis_stream import RedisStreamSink
 from streammeta.sinks.sqlite import SqliteSink
 from streammeta.sources import FileSource, IterableSource, Source
 from streammeta.sources.follow import FollowedFile
+from streammeta.sources.http_push import HttpSource
 from streammeta.sources.jetstream import JetStreamSource
+from streammeta.sources.mqtt import MqttSource
 from streammeta.sources.redis_stream import RedisStreamSource
 from streammeta.sources.stdin import StdinSource
-from streammeta.testing import Held, check_sink, check_source
+from streammeta.testing import Held, check_sink, check_source, read_all
 
 N = 23
 ROWS = [{"a": i / 4, "day": "mon" if i % 2 else "tue", "y": i % 5} for i in range(N)]
@@ -43,6 +47,14 @@ def redis_server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def nats_server(tmp_path_factory):
     server = servers.Nats(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def mosquitto_server(tmp_path_factory):
+    server = servers.Mosquitto(tmp_path_factory.mktemp("mosquitto"))
     server.start()
     yield server
     server.kill()
@@ -130,6 +142,31 @@ def stdin(place: Place) -> Callable[[], Source]:
     return make
 
 
+def http(place: Place) -> Callable[[], Source]:
+    make = lambda: HttpSource(str(place.folder / "journal"), port=0, target="y")  # noqa: E731
+    source = make()
+    source.read(source.start(), 0)
+    for part in (LINES[:20], LINES[20:]):
+        with urllib.request.urlopen(source.address, b"\n".join(part)) as answer:
+            assert json.load(answer)["accepted"] == len(part)
+    source.close()
+    return make
+
+
+def mqtt(place: Place) -> Callable[[], Source]:
+    server = place.server("mosquitto")
+
+    def make() -> MqttSource:
+        where, name = str(place.folder / "journal"), place.folder.name
+        return MqttSource("127.0.0.1", "rows/#", name, where, port=server.port, target="y")
+
+    first = subscribed(make())
+    publish(server.port, LINES, "rows/a")
+    read_all(first, first.start(), N)
+    first.close()
+    return make
+
+
 def jetstream(place: Place) -> Callable[[], Source]:
     server = place.server("nats")
     streams = jetstreams.Streams(server.url)
@@ -146,6 +183,8 @@ SOURCES = {
     "followed csv": followed_csv,
     "followed jsonl": followed_jsonl,
     "stdin": stdin,
+    "http": http,
+    "mqtt": mqtt,
     "redis": redis_stream,
     "nats": jetstream,
 }

@@ -179,14 +179,14 @@ def test_what_append_has_returned_for_survives_kill_9(tmp_path):
 
 def test_an_inbox_is_bounded_by_what_nobody_has_read(tmp_path):
     inbox = Inbox(tmp_path, queue=10, fsync="never")
-    assert inbox.put([b"x"] * 8)
-    assert not inbox.put([b"x"] * 3)
+    assert inbox.put([b"x"] * 8) == 0
+    assert inbox.put([b"x"] * 3) is None
     assert inbox.room() == 2
     inbox.read(0, 5)
-    assert inbox.put([b"x"] * 3)
+    assert inbox.put([b"x"] * 3) == 8
     assert inbox.journal.end == 11
     inbox.read(5, 6)
-    assert inbox.put([b"x"] * 25)  # longer than the queue, which is empty
+    assert inbox.put([b"x"] * 25) == 11  # longer than the queue, which is empty
     assert inbox.room() == 0
     inbox.close()
 

@@ -30,16 +30,15 @@ class Inbox:
         """How many more records may come before some are read."""
         return max(self.queue - (self.journal.end - self._read), 0)
 
-    def put(self, records: Sequence[bytes]) -> bool:
-        """Journal them; False, and nothing done, where there is no room.
+    def put(self, records: Sequence[bytes]) -> int | None:
+        """Journal them, and give the number of the first; ``None``, nothing done: no room.
 
         A batch longer than the whole queue is taken when nothing else waits.
         """
         with self._moved:
             if self.room() < min(len(records), self.queue):
-                return False
-            self.journal.append(records)
-            return True
+                return None
+            return self.journal.append(records)
 
     def wait_for_room(self, seconds: float) -> None:
         """Until something was read, or for so long."""
