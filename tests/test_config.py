@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from streammeta.cli.assembly import assemble
 from streammeta.config_file import line_of, load_config, model_config
 from streammeta.errors import ConfigError
 
@@ -165,3 +166,51 @@ def test_detectors_can_be_combined_in_a_config(tmp_path: Path) -> None:
     path.write_text(text.format("adwn"))
     with pytest.raises(ConfigError, match=r"no detector is called 'adwn'; did you mean 'adwin'"):
         load_config(path)
+
+
+def test_a_source_and_a_sink_of_ones_own_take_their_arguments_from_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = """
+from streammeta.sinks import ListSink
+from streammeta.sources import IterableSource
+
+class Counting(IterableSource):
+    def __init__(self, upto: int, *, step: float = 1.0, clock: object = None):
+        super().__init__(lambda: (({"a": i * step}, i) for i in range(upto)), "counting")
+
+class Keeping(ListSink):
+    def __init__(self, kinds: tuple[str, ...] = (), colour: str = "red"):
+        super().__init__(kinds, colour)
+"""
+    (tmp_path / "own_parts.py").write_text(own)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (
+        '[source]\nkind = "own_parts:Counting"\nupto = 3\nstep = 0.5\n'
+        '[model]\ntask = "regression"\n'
+        '[[sinks]]\nkind = "own_parts:Keeping"\noutputs = ["scored"]\ncolour = "blue"\n'
+    )
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    parts = assemble(path, load_config(path, environment={}).config)
+    events, position = parts.source.read(parts.source.start(), 9)
+    assert [event.x for event in events] == [{"a": 0.0}, {"a": 0.5}, {"a": 1.0}]
+    assert parts.source.finished(position)
+    assert parts.sinks[0].name == "blue"
+    for old, new, told in [
+        ("upto = 3", "upto = 'many'", "run.toml:3: source.upto: input should be a valid integer"),
+        ("upto = 3", "upto = 3\nclock = 1", "source.clock: there is no such field; known: upto"),
+        ("upto = 3\n", "", "source.upto: is missing, source 'own_parts:Counting' needs it"),
+        ("Counting", "Countless", "source.kind: module 'own_parts' has no attribute 'Countless'"),
+        ("own_parts:Counting", "iterable", "can only be made in Python: its 'make' is nothing"),
+        ("colour", "color", "sinks.0.color: there is no such field; did you mean 'colour'?"),
+        ("step = 0.5", "path = 'x'", "source.path: source 'own_parts:Counting' takes no 'path'"),
+    ]:
+        assert told in fault(path, text.replace(old, new, 1))
+
+
+def test_a_source_without_a_kind_knows_its_own_fields_only(tmp_path: Path) -> None:
+    told = fault(tmp_path / "c.toml", '[source]\nscenario = "x"\nsede = 1\n')
+    assert told == "c.toml:3: source.sede: there is no such field; did you mean 'seed'?"
+    told = fault(tmp_path / "c.toml", '[source]\nscenario = "x"\nkind = "redis"\n')
+    assert "source: expected one of 'scenario', 'path' and 'kind'" in told

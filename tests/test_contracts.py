@@ -16,6 +16,7 @@ import pytest
 import servers
 from mqtt_clients import publish, subscribed
 
+from streammeta import registry
 from streammeta.events import KINDS, Event
 from streammeta.sinks import JsonlSink, ListSink, Sink
 from streammeta.sinks.jetstream import JetStreamSink
@@ -279,6 +280,26 @@ SINKS = {
 @pytest.mark.parametrize("name", SINKS)
 def test_a_durable_sink_keeps_the_contract(name, place):
     check_sink(*SINKS[name](place))
+
+
+def test_whatever_is_in_the_registry_is_in_a_table_here():
+    files = {"csv", "jsonl", "parquet"}
+    followed = {"followed csv", "followed jsonl"}
+    named = (SOURCES.keys() - files - followed) | {"file", "follow"}
+    assert registry.components("sources").keys() == named
+    not_durable, part_of_jsonl = {"stdout"}, {"dead_letter"}
+    assert registry.components("sinks").keys() == SINKS.keys() | not_durable | part_of_jsonl
+
+
+@pytest.mark.parametrize("kind", ["sources", "sinks"])
+def test_every_connector_tells_what_a_config_may_say(kind):
+    for name, component in registry.components(kind).items():
+        documented = component.load().__doc__
+        if name == "iterable":  # takes a function
+            continue
+        for setting in component.settings():
+            if not setting.startswith("_"):
+                assert f"{setting}:" in documented, f"{kind} {name}: {setting} is not documented"
 
 
 class Broken(IterableSource):

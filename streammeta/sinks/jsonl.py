@@ -143,7 +143,11 @@ class JsonlSink:
 
 
 class DeadLetterSink(JsonlSink):
-    """The events that could not be used, with their position and the reason."""
+    """The events that could not be used, with their position and the reason, as JSON lines.
+
+    Args:
+        path: the file; its folder is made when missing.
+    """
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path, ["rejected"])
@@ -154,6 +158,10 @@ class StdoutSink:
 
     Not durable: answers leave at once, and after a crash the ones since the last commit are
     printed again with the same ids.
+
+    Args:
+        kinds: names of the outputs to print; predictions by default.
+        stream: another text stream than stdout.
     """
 
     durable = False

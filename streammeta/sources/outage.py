@@ -6,6 +6,8 @@ from collections.abc import Callable
 from random import Random
 from typing import TypeVar
 
+import structlog
+
 from streammeta.errors import StreamMetaError
 from streammeta.sources.clock import Clock, SystemClock
 
@@ -13,6 +15,7 @@ FIRST_WAIT = 0.1  # seconds before the second try
 LONGEST_WAIT = 5.0  # seconds between two tries, however long it has been
 
 T = TypeVar("T")
+_log = structlog.get_logger("streammeta.outage")
 
 
 class Outage:
@@ -88,6 +91,8 @@ class Outage:
     def insist(self, attempt: Callable[[], T], lost: tuple[type[BaseException], ...]) -> T:
         """Call ``attempt`` until it raises none of ``lost``, waiting in between.
 
+        Whoever waits here can tell nobody: the log says so.
+
         Raises:
             The error class given as ``raises``: it has failed for too long.
         """
@@ -95,8 +100,13 @@ class Outage:
             try:
                 result = attempt()
             except lost as error:
+                begun = self._since is None
                 self.failed(error)
+                if begun:
+                    _log.warning(f"{self.fault}; trying again")
                 self._clock.sleep(self.wait())
             else:
+                if self._since is not None:
+                    _log.warning(f"{self._what}: is back")
                 self.over()
                 return result
