@@ -175,6 +175,21 @@ def test_a_server_that_is_not_there_is_69_in_the_end(tmp_path):
     assert "Traceback" not in told
 
 
+def test_a_dry_run_says_that_a_server_is_not_there_and_takes_nothing(tmp_path):
+    folder = prepared(tmp_path / "run", servers.free_port())
+    told = ended(start(folder, "--dry-run"))
+    assert "redis stream 'rows': cannot be reached: " in told
+    text = (folder / "run.toml").read_text()
+    pipe = '[source]\nkind = "stdin"\njournal = "journal"\n' + text[text.index("[model]") :]
+    (folder / "run.toml").write_text(pipe)
+    with (folder / "run.toml").open("rb") as lines:
+        process = start(folder, "--dry-run", stdin=lines)
+        ended(process)
+        assert lines.tell() == 0
+        assert os.lseek(lines.fileno(), 0, os.SEEK_CUR) == 0
+    assert not (folder / "journal").exists()
+
+
 def test_fresh_forgets_nothing_when_a_sink_is_not_there(tmp_path):
     folder = prepared(tmp_path / "run", servers.free_port())
     config = folder / "run.toml"

@@ -12,6 +12,7 @@ from streammeta.config_file import RunConfig, SinkConfig, SourceConfig, options_
 from streammeta.errors import ConfigError, UsageError
 from streammeta.runtime import Pace
 from streammeta.sources import FileSource, IterableSource, Source, decide_task
+from streammeta.sources.base import Forgets
 from streammeta.store import LocalStore
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def assemble(path: Path, config: RunConfig) -> Parts:
     except UsageError as fault:
         raise ConfigError(f"{path}: {fault}") from fault
     model = config.model.model_copy(update={"task": task})
-    first, _ = source.read(source.start(), FIRST_EVENTS)
+    first = _first_events(source)
     if first and pace.kind == "time" and all(event.ts is None for event in first):
         raise ConfigError(
             f"{path}: pace is {config.pace!r}, by event time, but the events have none: name the "
@@ -76,6 +77,16 @@ def assemble(path: Path, config: RunConfig) -> Parts:
     try_model(path, model, first)
     store = LocalStore(config.checkpoint.folder) if config.checkpoint else None
     return Parts(source, model, why, sinks, store, card)
+
+
+def _first_events(source: Source) -> list[Event]:
+    """The first events; none of a source that keeps what it is sent, for that begins with a read.
+
+    A dry run must not take anything from a pipe, or a port.
+    """
+    if isinstance(source, Forgets):
+        return []
+    return source.read(source.start(), FIRST_EVENTS)[0]
 
 
 def try_model(path: Path, model: ModelConfig, events: Sequence[Event] = ()) -> None:

@@ -82,6 +82,7 @@ def run(
     _logs_to_stderr()
     _announce(console, config, settings, parts)
     if dry_run:
+        _tell_fault(console, parts)
         console.print("dry run: everything checked, nothing started")
         return
     fresh = not resume if resume is not None else _fresh(settings)
@@ -154,12 +155,15 @@ def _open(
     """A host on which a shard is open: a new one, or taken up where its last commit left it."""
     from streammeta.runtime import ShardHost
     from streammeta.sinks.base import Checks
+    from streammeta.sources.base import Forgets
 
     if parts.store is not None:
         _claim(parts.store)
     for sink in parts.sinks:
         if isinstance(sink, Checks):
             sink.check()
+    if isinstance(parts.source, Forgets):
+        parts.source.read(parts.source.start(), 0)  # it begins to listen, if it can
     if parts.store is not None and fresh:
         parts.store.clear(0)  # last of all: what is forgotten here cannot be had back
     host = ShardHost(
@@ -282,6 +286,14 @@ def _announce(console: Console, path: Path, settings: RunConfig, parts: Parts) -
     if settings.checkpoint is not None:
         told = f"{settings.checkpoint.folder}, every {settings.checkpoint.every_events:,} events"
         console.print(f"checkpoints: {told}", markup=False)
+
+
+def _tell_fault(console: Console, parts: Parts) -> None:
+    """What keeps a live source from being read as things are: a run would wait for it."""
+    from streammeta.sources.base import Live
+
+    if isinstance(parts.source, Live) and parts.source.status().fault:
+        console.print(parts.source.status().fault, markup=False)
 
 
 def _close(console: Console, view: LiveView, end: RunEnd, seconds: float, parts: Parts) -> None:

@@ -65,7 +65,7 @@ class HttpSource(JournaledSource):
         port: Annotated[int, Field(ge=0, le=65535)] = 8787,
         path: str = "/events",
         token: str | None = None,
-        max_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024,
+        max_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024,
         target: str | None = None,
         time: str | None = None,
         key: str | None = None,
