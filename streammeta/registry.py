@@ -136,6 +136,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "streammeta.sources.jetstream:JetStreamSource",
             "messages of a NATS JetStream stream, by sequence",
         ),
+        "kafka": ("streammeta.sources.kafka:KafkaSource", "messages of a Kafka topic, by offset"),
     },
     "sinks": {
         "jsonl": ("streammeta.sinks.jsonl:JsonlSink", "JSON lines in a file, each exactly once"),
@@ -151,6 +152,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "nats": (
             "streammeta.sinks.jetstream:JetStreamSink",
             "messages on a NATS JetStream subject, each exactly once",
+        ),
+        "kafka": (
+            "streammeta.sinks.kafka:KafkaSink",
+            "messages of a Kafka topic, at once; after a crash some again",
         ),
     },
     "scenarios": {

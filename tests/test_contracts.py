@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jetstreams
+import kafkas
 import pytest
 import servers
 from mqtt_clients import publish, subscribed
@@ -27,6 +28,7 @@ from streammeta.sources import FileSource, IterableSource, Source
 from streammeta.sources.follow import FollowedFile
 from streammeta.sources.http_push import HttpSource
 from streammeta.sources.jetstream import JetStreamSource
+from streammeta.sources.kafka import KafkaSource
 from streammeta.sources.mqtt import MqttSource
 from streammeta.sources.redis_stream import RedisStreamSource
 from streammeta.sources.stdin import StdinSource
@@ -168,6 +170,13 @@ def mqtt(place: Place) -> Callable[[], Source]:
     return make
 
 
+def kafka(place: Place) -> Callable[[], Source]:
+    cluster = kafkas.Cluster()
+    place.opened.callback(cluster.end)
+    cluster.produce("rows", LINES)
+    return lambda: KafkaSource(cluster.servers, "rows", target="y")
+
+
 def jetstream(place: Place) -> Callable[[], Source]:
     server = place.server("nats")
     streams = jetstreams.Streams(server.url)
@@ -188,6 +197,7 @@ SOURCES = {
     "mqtt": mqtt,
     "redis": redis_stream,
     "nats": jetstream,
+    "kafka": kafka,
 }
 
 
@@ -287,7 +297,7 @@ def test_whatever_is_in_the_registry_is_in_a_table_here():
     followed = {"followed csv", "followed jsonl"}
     named = (SOURCES.keys() - files - followed) | {"file", "follow"}
     assert registry.components("sources").keys() == named
-    not_durable, part_of_jsonl = {"stdout"}, {"dead_letter"}
+    not_durable, part_of_jsonl = {"stdout", "kafka"}, {"dead_letter"}
     assert registry.components("sinks").keys() == SINKS.keys() | not_durable | part_of_jsonl
 
 
