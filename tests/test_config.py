@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from streammeta.cli.assembly import assemble
-from streammeta.config_file import line_of, load_config, model_config
+from streammeta.cli.assembly import assemble, build_sinks
+from streammeta.config_file import line_of, load_config, model_config, options_of
 from streammeta.errors import ConfigError
 
 GOOD = """
@@ -150,6 +150,20 @@ def test_the_second_of_two_tables_of_one_name_is_found() -> None:
 def test_the_examples_are_valid(name: str) -> None:
     path = Path(__file__).parent.parent / "examples" / f"{name}.toml"
     assert load_config(path, environment={}).config.source.scenario
+
+
+def test_the_example_of_a_live_stream_is_valid() -> None:
+    path = Path(__file__).parent.parent / "examples" / "redis.toml"
+    config = load_config(path, environment={}).config
+    component, options = options_of(config.source)
+    assert component.name == "redis"
+    assert options == {
+        "url": "redis://127.0.0.1:6379/0",
+        "stream": "orders",
+        "on_gap": "fail",
+    }
+    names = [sink.name for sink in build_sinks(path, config.sinks)]
+    assert names == ["orders:predicted", "outputs.db"]
 
 
 def test_a_command_without_a_config_sets_fields_of_inner_sections_too() -> None:

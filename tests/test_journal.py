@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from running_mean import RunningMean
 
@@ -48,7 +48,8 @@ def segments(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.journal"))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=150)
+@example([("append", 4), ("read", 4), ("append", 1), ("forget", 4)])
 @given(
     st.lists(
         st.tuples(st.sampled_from(["append", "read", "reopen", "forget"]), st.integers(0, 12)),

@@ -16,6 +16,10 @@ class Source(Protocol):
 
     ``name`` is the first part of the ids that the source makes up: ``name:partition:offset``.
     Reading twice from the same position gives the same events with the same ids.
+
+    A connector of your own needs nothing but these methods: name its class in a config as
+    ``kind = "module:Class"``, where the section's other fields become its arguments, and put it
+    through ``streammeta.testing.check_source`` in your tests.
     """
 
     name: str

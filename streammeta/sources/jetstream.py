@@ -135,7 +135,7 @@ class _Pump:
             except owner.link.idle:
                 if client.is_closed:
                     raise ConnectionError("the connection was closed") from None
-                if await self._overtaken(jetstream, expected):
+                if await self._overtaken(jetstream):
                     return  # the server has forgotten our consumer: make another
                 continue
             for message in messages:
@@ -161,7 +161,7 @@ class _Pump:
             if len(self.queue) >= self._owner.queue:
                 await self._room.wait()
 
-    async def _overtaken(self, jetstream: Any, expected: int) -> bool:
+    async def _overtaken(self, jetstream: Any) -> bool:
         """Whether the stream holds a message for us, though a fetch has brought none."""
         if self._owner.subject:
             return False

@@ -129,7 +129,7 @@ class Journal:
                 )
             wanted = min(n, self._end - number)
             at, segment, offset = self._cursor
-            if at != number:
+            if at != number or segment not in self._segments:  # it may have been forgotten
                 segment = max(first for first in self._segments if first <= number)
                 at, offset = segment, len(MAGIC)
             found: list[bytes] = []

@@ -77,7 +77,7 @@ class JournaledSource:
         self._at = 0
 
     def start(self) -> Position:
-        """Before the oldest record that the journal has."""
+        """Before the oldest record that the journal has: a fresh run learns those anew."""
         return {"record": self._open().journal.first}
 
     def read(self, position: Position, n: int) -> tuple[list[Event], Position]:

@@ -35,8 +35,9 @@ class MqttSource(JournaledSource):
     quality of service 1 while we are away. None is acknowledged while ``queue`` wait to be read,
     and once ``inflight`` more have come nothing is read from the broker. A message that is sent
     again because its acknowledgement got lost is known by its packet identifier and its bytes
-    among the last records, and is not taken twice. Messages of quality 0 are lost
-    with the connection or the process, as they always may be.
+    among the last records, and is not taken twice; two messages of the same bytes should differ in
+    something, such as their time. Messages of quality 0 are lost with the connection or the
+    process, as they always may be.
 
     The payload is JSON (see ``sources.wire``). While the broker is gone tries are spaced out, and
     after ``give_up_after`` seconds the fault is raised.
