@@ -23,6 +23,8 @@ import servers
 from scenarios.sine_switch import SineSwitch
 from streammeta.store import LocalStore
 
+pytestmark = pytest.mark.slow  # every story starts the command several times
+
 ROWS = 900
 
 CONFIG = """
@@ -134,7 +136,6 @@ def everything(folder: Path, server: servers.Redis) -> dict[str, object]:
     }
 
 
-@pytest.mark.slow
 def test_a_run_killed_twice_and_its_server_once_ends_like_an_uninterrupted_one(tmp_path, server):
     with redis.Redis.from_url(server.url) as client:
         for i, event in enumerate(SineSwitch(seed=4, rows=ROWS).events(), 1):
@@ -205,7 +206,6 @@ def test_fresh_forgets_nothing_when_a_sink_is_not_there(tmp_path):
     assert not (folder / "out.db").exists()
 
 
-@pytest.mark.slow
 def test_what_is_posted_to_a_run_is_predicted_and_sigterm_ends_it(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
