@@ -18,12 +18,20 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from streammeta.config import ModelConfig, Section
 from streammeta.errors import ConfigError, UsageError
 from streammeta.events import KINDS
-from streammeta.registry import find
+from streammeta.registry import Component, find
 
 PREFIX = "STREAMMETA_"
 FLAGS = ("task", "seed", "chunk", "init")  # of the model, beside --set, where there is no config
@@ -31,11 +39,19 @@ Where = tuple[str | int, ...]
 
 
 class SourceConfig(Section):
-    """Where events come from: a scenario or a file, one of the two."""
+    """Where events come from: a scenario, a file, or a source by its kind, one of the three.
+
+    A source by its kind takes the arguments of its class (``streammeta components show NAME``)
+    beside those of the fields here that it knows.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)  # what is extra, the kind has to know
 
     scenario: str | None = Field(None, description="a scenario by name, such as sensor_fault")
+    kind: str | None = Field(None, description="a source by name, such as redis")
     seed: int = Field(0, ge=0, description="the scenario's seed")
     path: str | None = Field(None, description="a CSV, JSONL or Parquet file")
+    follow: bool = Field(False, description="wait for lines that are appended to the file")
     target: str | None = Field(None, description="column to predict")
     time: str | None = None
     key: str | None = None
@@ -45,10 +61,28 @@ class SourceConfig(Section):
     label_delay: int = Field(0, ge=0, description="labels arrive this many rows later")
     rows: int | None = Field(None, ge=1, description="at most this many rows")
 
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, name: str | None) -> str | None:
+        if name is not None:
+            _find("sources", name)
+        return name
+
+    @property
+    def plugged(self) -> str | None:
+        """The source by its name in the registry; ``None``: a scenario, or a file read once."""
+        return "follow" if self.follow else self.kind
+
     @model_validator(mode="after")
     def _one_origin(self) -> SourceConfig:
+        if self.follow and self.kind not in (None, "follow"):
+            raise ValueError("'follow' is for files, with 'path'")
+        if self.plugged is not None:
+            if self.scenario is not None:
+                raise ValueError("expected one of 'scenario', 'path' and 'kind'")
+            return self  # its class says which of the fields it takes
         if (self.scenario is None) == (self.path is None):
-            raise ValueError("expected one of 'scenario' and 'path'")
+            raise ValueError("expected one of 'scenario', 'path' and 'kind'")
         if self.path is not None and self.target is None and ".jsonl" not in self.path:
             raise ValueError("'path' needs 'target', the column to predict")
         of_files = ("target", "time", "key", "id", "ignore", "horizon")
@@ -61,13 +95,23 @@ class SourceConfig(Section):
 
 
 class SinkConfig(Section):
-    """Where outputs go: ``jsonl`` and ``dead_letter`` files, or ``stdout``."""
+    """Where outputs go: ``jsonl`` and ``dead_letter`` files, ``stdout``, or another kind.
+
+    A sink takes the arguments of its class besides (``streammeta components show NAME``).
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     kind: str = Field("jsonl", description="a sink by name")
     path: str | None = None
     outputs: tuple[str, ...] | None = Field(
         None, description="kinds of outputs, such as predicted; default: the sink's own"
     )
+
+    @property
+    def plugged(self) -> str:
+        """The sink by its name in the registry."""
+        return self.kind
 
     @field_validator("kind")
     @classmethod
@@ -97,6 +141,9 @@ class CheckpointConfig(Section):
 
     folder: str
     every_events: int = Field(1000, ge=1)
+    every_seconds: float = Field(
+        10.0, gt=0, description="commit at least so often while events come"
+    )
     on_start: str = Field(
         "resume", pattern="^(resume|fresh)$", description="what to do with commits that exist"
     )
@@ -219,10 +266,78 @@ def load_config(
         origins[where] = f"--set {name.strip()}"
         shown.pop(where, None)
     try:
-        return Effective(RunConfig.model_validate(data), origins, shown)
+        config = RunConfig.model_validate(data)
     except ValidationError as fault:
         lines = [_explain(error, path, text, origins) for error in fault.errors()]
         raise ConfigError("\n".join(lines)) from None
+    lines = [_explain(error, path, text, origins) for error in _option_faults(config)]
+    if lines:
+        raise ConfigError("\n".join(lines))
+    return Effective(config, origins, shown)
+
+
+ARGUMENTS = {"outputs": "kinds"}  # fields that are called otherwise where they are an argument
+
+
+def options_of(section: SourceConfig | SinkConfig) -> tuple[Component, dict[str, Any]]:
+    """The component that a section names, and the arguments that the section has for it.
+
+    Raises:
+        ValidationError: an argument is missing, unknown, or of the wrong type.
+        UsageError: it cannot be made from a config.
+        ImportError, AttributeError: a user's own one is not there.
+    """
+    kind = "sources" if isinstance(section, SourceConfig) else "sinks"
+    assert section.plugged is not None
+    component = find(kind, section.plugged)
+    fields: dict[str, Any] = component.settings()
+    given = {
+        ARGUMENTS.get(name, name): value
+        for name, value in section.model_dump(exclude_unset=True).items()
+        if name not in ("kind", "follow") and value is not None
+    }
+    model = create_model("Options", __base__=Section, **fields)
+    checked = model.model_validate(given)
+    return component, {name: getattr(checked, name) for name in checked.model_fields_set}
+
+
+def _option_faults(config: RunConfig) -> Iterator[dict[str, Any]]:
+    """What is wrong with the options of sources and sinks, as pydantic tells it."""
+    sections: list[tuple[Where, SourceConfig | SinkConfig]] = [
+        (("sinks", i), sink) for i, sink in enumerate(config.sinks)
+    ]
+    if config.source.plugged is not None:
+        sections.insert(0, (("source",), config.source))
+    else:
+        for name in config.source.model_extra or ():
+            known = list(SourceConfig.model_fields)
+            yield {"type": "extra_forbidden", "loc": ("source", name), "known": known}
+    for where, section in sections:
+        try:
+            options_of(section)
+        except ValidationError as fault:
+            for error in fault.errors():
+                yield _as_option(where, section, dict(error))
+        except (UsageError, ImportError, AttributeError) as fault:
+            yield {"type": "value_error", "loc": (*where, "kind"), "msg": str(fault)}
+
+
+def _as_option(
+    where: Where, section: SourceConfig | SinkConfig, error: dict[str, Any]
+) -> dict[str, Any]:
+    names = {argument: name for name, argument in ARGUMENTS.items()}
+    name = names.get(error["loc"][0], error["loc"][0])
+    error["loc"] = (*where, name, *error["loc"][1:])
+    what = f"{str(where[0]).removesuffix('s')} {section.plugged!r}"
+    if error["type"] == "missing":
+        error |= {"type": "value_error", "msg": f"is missing, {what} needs it"}
+        error.pop("input")
+    elif error["type"] == "extra_forbidden":
+        component = find("sources" if where[0] == "source" else "sinks", str(section.plugged))
+        if name in type(section).model_fields:
+            error |= {"type": "value_error", "msg": f"{what} takes no {name!r}"}
+        error["known"] = [names.get(n, n) for n in component.settings()]
+    return error
 
 
 def model_config(sets: Sequence[str], given: Mapping[str, Any]) -> ModelConfig:
@@ -276,6 +391,9 @@ def line_of(text: str, where: Where) -> int:
             continue
         index = where[depth + 1] if depth + 1 < len(where) else 0
         hits = [n for n in range(at, len(lines)) if _sets(lines[n], part)]
+        if depth and _is_header(lines[found - 1]):  # a field stands above the next header
+            ends = next((n for n in range(at, len(lines)) if _is_header(lines[n])), len(lines))
+            hits = [n for n in hits if n < ends or _is_header(lines[n])]
         if not hits:
             break
         repeat = index if isinstance(index, int) and _is_header(lines[hits[0]]) else 0
@@ -404,7 +522,7 @@ def _explain(error: Mapping[str, Any], path: Path, text: str, origins: Mapping[W
     outside = ours.startswith(("environment", "--"))
     place = ours if outside else f"{path}:{line_of(text, where)}"
     if error["type"] == "extra_forbidden":
-        known = _fields_at(where[:-1])
+        known = error.get("known") or _fields_at(where[:-1])
         near = get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         return f"{place}: {_dotted(where)}: there is no such field; {hint}"
@@ -413,7 +531,8 @@ def _explain(error: Mapping[str, Any], path: Path, text: str, origins: Mapping[W
     wrong = str(error["msg"]).removeprefix("Value error, ")
     wrong = wrong[:1].lower() + wrong[1:]
     given = error.get("input")
-    shown = "" if isinstance(given, (Mapping, BaseModel)) else f" (got {given!r})"
+    hidden = "input" not in error or isinstance(given, (Mapping, BaseModel))
+    shown = "" if hidden else f" (got {given!r})"
     return f"{place}: {_dotted(where)}: {wrong}{shown}"
 
 

@@ -135,6 +135,15 @@ class Metrics:
         self._rejected = self._counter(
             "events_rejected", "Events that could not be used.", ["stage", "reason"]
         )
+        self._source_up = self._gauge(
+            "source_up", "1 while a live source can be read, 0 while it cannot.", ["source"]
+        )
+        self._source_lag = self._gauge(
+            "source_lag_events", "Events that wait to be read, where that is known.", ["source"]
+        )
+        self._source_gaps = self._gauge(
+            "source_gaps", "Times that events were lost before they could be read.", ["source"]
+        )
         self._last_event = self._gauge(
             "last_event_timestamp_seconds", "Newest event time at a stage.", ["stage"]
         )
@@ -244,6 +253,14 @@ class Metrics:
             self._inner_lr.labels(stat).set(rate)
         for family, share in _bounded(statistics.weights).items():
             self._weight.labels(family).set(share)
+
+    def source(self, name: str, up: bool, lag: int | None, gaps: int) -> None:
+        """How a live source is doing: can it be read, how many events wait, how often some got
+        lost before they were read."""
+        self._source_up.labels(name).set(up)
+        self._source_gaps.labels(name).set(gaps)
+        if lag is not None:
+            self._source_lag.labels(name).set(lag)
 
     def _predicted(self, output: Predicted) -> None:
         self._asked.inc()

@@ -11,11 +11,15 @@ A user's own object can also be named in full as ``module:attribute``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from inspect import Parameter, signature
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from streammeta.errors import UsageError
 
@@ -36,6 +40,44 @@ class Component:
         for part in attribute.split("."):
             found = getattr(found, part)
         return found
+
+    def settings(self) -> dict[str, tuple[Any, Any]]:
+        """The parameters that a config can give: name -> (type, default or ``...`` for none).
+
+        These are the ones annotated as plain values; clocks, streams and the like are left to
+        Python.
+
+        Raises:
+            UsageError: it has a parameter that no config can give.
+        """
+        made = self.load()
+        call = getattr(made, "__init__") if isinstance(made, type) else made  # noqa: B009
+        hints = get_type_hints(call, include_extras=True)
+        found: dict[str, tuple[Any, Any]] = {}
+        for name, parameter in signature(made).parameters.items():
+            if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+                continue
+            needed = parameter.default is Parameter.empty
+            if _is_plain(hints.get(name, str)):
+                found[name] = (hints.get(name, Any), ... if needed else parameter.default)
+            elif needed:
+                raise UsageError(
+                    f"{self.kind[:-1]} {self.name!r} can only be made in Python: its {name!r} is "
+                    f"nothing that a config can say"
+                )
+        return found
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether a type is one of texts, numbers, booleans, paths, and sequences of them."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return True
+    if origin is Annotated:
+        return _is_plain(inner[0])
+    if origin in (Union, UnionType, tuple, list, Sequence):
+        return all(_is_plain(part) for part in inner if part is not Ellipsis)
+    return hint in (str, int, float, bool, Path, NoneType)
 
 
 _TABLE: dict[str, dict[str, tuple[str, str]]] = {
@@ -86,12 +128,42 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
     "sources": {
         "file": ("streammeta.sources.files:FileSource", "CSV, JSONL (also .gz) or Parquet"),
         "iterable": ("streammeta.sources.iterable:IterableSource", "any Python iterable of rows"),
+        "follow": (
+            "streammeta.sources.follow:FollowedFile",
+            "CSV or JSONL that grows, through rotation and truncation",
+        ),
+        "mqtt": ("streammeta.sources.mqtt:MqttSource", "messages of an MQTT broker, journaled"),
+        "http": ("streammeta.sources.http_push:HttpSource", "events posted to us, journaled"),
+        "stdin": ("streammeta.sources.stdin:StdinSource", "JSON lines from a pipe, journaled"),
+        "redis": (
+            "streammeta.sources.redis_stream:RedisStreamSource",
+            "entries of a Redis stream, by id",
+        ),
+        "nats": (
+            "streammeta.sources.jetstream:JetStreamSource",
+            "messages of a NATS JetStream stream, by sequence",
+        ),
+        "kafka": ("streammeta.sources.kafka:KafkaSource", "messages of a Kafka topic, by offset"),
     },
     "sinks": {
         "jsonl": ("streammeta.sinks.jsonl:JsonlSink", "JSON lines in a file, each exactly once"),
         "dead_letter": ("streammeta.sinks.jsonl:DeadLetterSink", "rejected events, with reasons"),
         "stdout": ("streammeta.sinks.jsonl:StdoutSink", "JSON lines on stdout, at once"),
         "list": ("streammeta.sinks.memory:ListSink", "outputs in memory"),
+        "sqlite": ("streammeta.sinks.sqlite:SqliteSink", "tables of an SQLite file, by id"),
+        "parquet": ("streammeta.sinks.parquet:ParquetSink", "a folder of Parquet files"),
+        "redis": (
+            "streammeta.sinks.redis_stream:RedisStreamSink",
+            "entries of a Redis stream, each exactly once",
+        ),
+        "nats": (
+            "streammeta.sinks.jetstream:JetStreamSink",
+            "messages on a NATS JetStream subject, each exactly once",
+        ),
+        "kafka": (
+            "streammeta.sinks.kafka:KafkaSink",
+            "messages of a Kafka topic, at once; after a crash some again",
+        ),
     },
     "scenarios": {
         "sine_switch": (

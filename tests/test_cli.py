@@ -320,8 +320,8 @@ def test_a_dry_run_checks_everything_and_starts_nothing(config: Path) -> None:
     done = streammeta("run", str(config), "--dry-run", cwd=config.parent)
     assert "nothing started" in done.stderr
     assert not (config.parent / "out").exists()
-    wrong = streammeta("run", str(config), "--set", "sinks.0.kind=kafka", code=78)
-    assert "no sink is called 'kafka'" in wrong.stderr
+    wrong = streammeta("run", str(config), "--set", "sinks.0.kind=pulsar", code=78)
+    assert "no sink is called 'pulsar'" in wrong.stderr
     wrong = streammeta("run", str(config), "--set", "model.sed=1", code=78)
     assert "did you mean 'seed'" in wrong.stderr
 

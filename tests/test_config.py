@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from streammeta.config_file import line_of, load_config, model_config
+from streammeta.cli.assembly import assemble, build_sinks
+from streammeta.config_file import line_of, load_config, model_config, options_of
 from streammeta.errors import ConfigError
 
 GOOD = """
@@ -151,6 +152,20 @@ def test_the_examples_are_valid(name: str) -> None:
     assert load_config(path, environment={}).config.source.scenario
 
 
+def test_the_example_of_a_live_stream_is_valid() -> None:
+    path = Path(__file__).parent.parent / "examples" / "redis.toml"
+    config = load_config(path, environment={}).config
+    component, options = options_of(config.source)
+    assert component.name == "redis"
+    assert options == {
+        "url": "redis://127.0.0.1:6379/0",
+        "stream": "orders",
+        "on_gap": "fail",
+    }
+    names = [sink.name for sink in build_sinks(path, config.sinks)]
+    assert names == ["orders:predicted", "outputs.db"]
+
+
 def test_a_command_without_a_config_sets_fields_of_inner_sections_too() -> None:
     config = model_config(["model.outer.gated=true", "model.hidden=[8]"], {"learner": "maml"})
     assert config.outer.gated
@@ -165,3 +180,51 @@ def test_detectors_can_be_combined_in_a_config(tmp_path: Path) -> None:
     path.write_text(text.format("adwn"))
     with pytest.raises(ConfigError, match=r"no detector is called 'adwn'; did you mean 'adwin'"):
         load_config(path)
+
+
+def test_a_source_and_a_sink_of_ones_own_take_their_arguments_from_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = """
+from streammeta.sinks import ListSink
+from streammeta.sources import IterableSource
+
+class Counting(IterableSource):
+    def __init__(self, upto: int, *, step: float = 1.0, clock: object = None):
+        super().__init__(lambda: (({"a": i * step}, i) for i in range(upto)), "counting")
+
+class Keeping(ListSink):
+    def __init__(self, kinds: tuple[str, ...] = (), colour: str = "red"):
+        super().__init__(kinds, colour)
+"""
+    (tmp_path / "own_parts.py").write_text(own)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (
+        '[source]\nkind = "own_parts:Counting"\nupto = 3\nstep = 0.5\n'
+        '[model]\ntask = "regression"\n'
+        '[[sinks]]\nkind = "own_parts:Keeping"\noutputs = ["scored"]\ncolour = "blue"\n'
+    )
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    parts = assemble(path, load_config(path, environment={}).config)
+    events, position = parts.source.read(parts.source.start(), 9)
+    assert [event.x for event in events] == [{"a": 0.0}, {"a": 0.5}, {"a": 1.0}]
+    assert parts.source.finished(position)
+    assert parts.sinks[0].name == "blue"
+    for old, new, told in [
+        ("upto = 3", "upto = 'many'", "run.toml:3: source.upto: input should be a valid integer"),
+        ("upto = 3", "upto = 3\nclock = 1", "source.clock: there is no such field; known: upto"),
+        ("upto = 3\n", "", "source.upto: is missing, source 'own_parts:Counting' needs it"),
+        ("Counting", "Countless", "source.kind: module 'own_parts' has no attribute 'Countless'"),
+        ("own_parts:Counting", "iterable", "can only be made in Python: its 'make' is nothing"),
+        ("colour", "color", "sinks.0.color: there is no such field; did you mean 'colour'?"),
+        ("step = 0.5", "path = 'x'", "source.path: source 'own_parts:Counting' takes no 'path'"),
+    ]:
+        assert told in fault(path, text.replace(old, new, 1))
+
+
+def test_a_source_without_a_kind_knows_its_own_fields_only(tmp_path: Path) -> None:
+    told = fault(tmp_path / "c.toml", '[source]\nscenario = "x"\nsede = 1\n')
+    assert told == "c.toml:3: source.sede: there is no such field; did you mean 'seed'?"
+    told = fault(tmp_path / "c.toml", '[source]\nscenario = "x"\nkind = "redis"\n')
+    assert "source: expected one of 'scenario', 'path' and 'kind'" in told

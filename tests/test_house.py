@@ -53,6 +53,7 @@ ARROWS = {
     ("streammeta.challengers", "streammeta.state"),
     ("streammeta.units", "streammeta.state"),
     ("streammeta.scores", "streammeta.events"),
+    ("streammeta.sinks", "streammeta.sources"),  # both ends of a broker reach it the same way
     ("streammeta.config_file", "streammeta.cli"),
     ("streammeta.cli", "streammeta.config_file"),
 }

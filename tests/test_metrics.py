@@ -155,6 +155,16 @@ def fetch(server: MetricsServer, path: str, accept: str = "*/*") -> tuple[int, s
             return error.code, error.headers["Content-Type"], error.read().decode()
 
 
+def test_a_live_source_shows_whether_it_can_be_read_and_how_far_behind_we_are():
+    metrics = Metrics("m", "regression")
+    metrics.source("ticks", True, 12, 0)
+    metrics.source("ticks", False, None, 1)  # gone: what waited is the last that was known
+    get = metrics.registry.get_sample_value
+    assert get("streammeta_source_up", {"source": "ticks"}) == 0
+    assert get("streammeta_source_lag_events", {"source": "ticks"}) == 12
+    assert get("streammeta_source_gaps", {"source": "ticks"}) == 1
+
+
 def test_the_server_answers_scrapes_and_probes():
     metrics = Metrics("m", "regression")
     metrics.ingested("s", 5, None)

@@ -284,6 +284,45 @@ def test_a_live_source_is_waited_for_and_stop_drains():
     assert host.store.latest(0).events == 10
 
 
+def test_a_slow_live_stream_is_committed_by_the_clock():
+    clock, sink, seen = FakeClock(), ListSink(), []
+    script = [step for event in events(30) for step in (event, *[PAUSE] * 20)]  # one a second
+    host = host_of(ScriptedSource([*script, END]), MemoryStore(), [sink], commit_every=1000)
+    host.open()
+    waited = lambda: seen.append((clock.now(), len(ids(sink))))  # noqa: E731
+    run_local(host, clock=clock, commit_seconds=5.0, on_wait=waited)
+    behind = [max(now - 1, 0) - delivered for now, delivered in seen]
+    assert max(behind) <= 6.1  # never more than what came in five seconds
+    assert host.statistics().epoch in (6, 7)
+
+
+def test_commits_by_the_clock_leave_no_trace_in_the_state():
+    whole = uninterrupted([*events(50), END], chunk=4)
+    sink, store = ListSink(), MemoryStore()
+    host = host_of(ScriptedSource([*events(50), END]), store, [sink], chunk=4, commit_every=8)
+    host.open()
+    run_local(host, clock=FakeClock(), commit_seconds=1e-9)
+    assert (store.latest(0).snapshot.to_bytes(), sink.outputs) == whole
+
+
+def test_a_source_that_keeps_events_is_told_what_no_commit_needs_any_more():
+    class Keeps(ScriptedSource):
+        told: list[int] = []  # noqa: RUF012 - of this one test
+
+        def forget(self, position):
+            self.told.append(position["item"])
+
+    host = host_of(Keeps([*events(50), END]), MemoryStore(), commit_every=10)
+    host.open()
+    run_local(host)
+    assert Keeps.told == [10, 20, 30]  # three commits are kept: one may be damaged
+    Keeps.told.clear()
+    without = host_of(Keeps([*events(30), END]), None, commit_every=10)
+    without.open()
+    run_local(without)
+    assert Keeps.told == [10, 20, 30]  # nobody will ever come back
+
+
 SCRIPT = """
 import sys, time
 from pathlib import Path

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streammeta.config import ModelConfig
-from streammeta.config_file import RunConfig, SinkConfig, SourceConfig
+from streammeta.config_file import RunConfig, SinkConfig, SourceConfig, options_of
 from streammeta.errors import ConfigError, UsageError
-from streammeta.registry import find
 from streammeta.runtime import Pace
 from streammeta.sources import FileSource, IterableSource, Source, decide_task
+from streammeta.sources.base import Forgets
 from streammeta.store import LocalStore
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def assemble(path: Path, config: RunConfig) -> Parts:
     except UsageError as fault:
         raise ConfigError(f"{path}: {fault}") from fault
     model = config.model.model_copy(update={"task": task})
-    first, _ = source.read(source.start(), FIRST_EVENTS)
+    first = _first_events(source)
     if first and pace.kind == "time" and all(event.ts is None for event in first):
         raise ConfigError(
             f"{path}: pace is {config.pace!r}, by event time, but the events have none: name the "
@@ -78,6 +77,16 @@ def assemble(path: Path, config: RunConfig) -> Parts:
     try_model(path, model, first)
     store = LocalStore(config.checkpoint.folder) if config.checkpoint else None
     return Parts(source, model, why, sinks, store, card)
+
+
+def _first_events(source: Source) -> list[Event]:
+    """The first events; none of a source that keeps what it is sent, for that begins with a read.
+
+    A dry run must not take anything from a pipe, or a port.
+    """
+    if isinstance(source, Forgets):
+        return []
+    return source.read(source.start(), FIRST_EVENTS)[0]
 
 
 def try_model(path: Path, model: ModelConfig, events: Sequence[Event] = ()) -> None:
@@ -129,6 +138,8 @@ def _stream(config: SourceConfig, task: str) -> tuple[Source, Card | None, str, 
             raise UsageError(f"model.task is {task}, but scenario {card.name} is {card.task}")
         delayed = IterableSource(stream.events, card.name, label_delay=config.label_delay)
         return delayed, card, card.task, "the scenario's own"
+    if config.plugged is not None:
+        return _by_kind(config, task)
     assert config.path is not None  # SourceConfig demands one of the two
     file = FileSource(
         config.path,
@@ -146,16 +157,20 @@ def _stream(config: SourceConfig, task: str) -> tuple[Source, Card | None, str, 
     return file, None, chosen, why
 
 
+def _by_kind(config: SourceConfig, task: str) -> tuple[Source, None, str, str]:
+    component, options = options_of(config)
+    source: Source = component.load()(**options)
+    if task != "auto":
+        return source, None, task, "as configured"
+    if isinstance(source, FileSource):
+        return source, None, *decide_task(source.sniff().targets)
+    raise UsageError(
+        f"model.task: source {config.plugged!r} has no labels to decide by before it runs: say "
+        f"classification or regression"
+    )
+
+
 def _sink(config: SinkConfig) -> Sink:
-    kind = find("sinks", config.kind).load()
-    takes = signature(kind).parameters
-    options = {}
-    for field, parameter in (("path", "path"), ("outputs", "kinds")):
-        if (value := getattr(config, field)) is not None:
-            if parameter not in takes:
-                raise UsageError(f"sink {config.kind!r} takes no {field!r}")
-            options[parameter] = value
-        elif parameter in takes and takes[parameter].default is Parameter.empty:
-            raise UsageError(f"sink {config.kind!r} needs {field!r}")
-    made: Sink = kind(**options)
+    component, options = options_of(config)
+    made: Sink = component.load()(**options)
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import cleandoc
 
 import typer
 
@@ -54,7 +55,7 @@ def show(
     for row in found:
         documented = getattr(row.load(), "__doc__", None) or row.summary
         out().print(f"[bold]{row.name}[/]  ({row.kind}, {row.target})")
-        out().print(documented.strip(), markup=False)
+        out().print(cleandoc(documented), markup=False)
 
 
 def _print(rows: list[Component], as_json: bool) -> None:

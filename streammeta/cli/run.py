@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from streammeta.events import Output
     from streammeta.metrics import Metrics, MetricsServer
     from streammeta.runtime import RunEnd, ShardHost
+    from streammeta.sources.base import SourceStatus
     from streammeta.store import LocalStore
 
 SAMPLE = 1.0  # seconds between two looks at the model's statistics
@@ -81,6 +82,7 @@ def run(
     _logs_to_stderr()
     _announce(console, config, settings, parts)
     if dry_run:
+        _tell_fault(console, parts)
         console.print("dry run: everything checked, nothing started")
         return
     fresh = not resume if resume is not None else _fresh(settings)
@@ -117,13 +119,16 @@ def _attach(
         if comparison is not None:
             comparison.start()
         begin = monotonic()
+        watch = _Watch(view, host, metrics)
         with view:
             end = run_local(
                 host,
                 pace=settings.pace,
                 max_events=max_events,
                 stop=stop,
-                on_outputs=_watch(view, host, metrics),
+                on_outputs=watch.take,
+                on_wait=watch.look,
+                commit_seconds=settings.checkpoint.every_seconds if settings.checkpoint else None,
             )
         _close(console, view, end, monotonic() - begin, parts)
         finished = end.reason == "finished"
@@ -149,11 +154,16 @@ def _open(
 ) -> ShardHost:
     """A host on which a shard is open: a new one, or taken up where its last commit left it."""
     from streammeta.runtime import ShardHost
+    from streammeta.sinks.base import Checks
+    from streammeta.sources.base import Forgets
 
     if parts.store is not None:
         _claim(parts.store)
-    for sink in settings.sinks:
-        _check_writable(sink.path)
+    for sink in parts.sinks:
+        if isinstance(sink, Checks):
+            sink.check()
+    if isinstance(parts.source, Forgets):
+        parts.source.read(parts.source.start(), 0)  # it begins to listen, if it can
     if parts.store is not None and fresh:
         parts.store.clear(0)  # last of all: what is forgotten here cannot be had back
     host = ShardHost(
@@ -198,35 +208,41 @@ def _claim(store: LocalStore) -> None:
         raise SinkError(f"checkpoint.folder: {store.folder}: {fault.strerror}") from fault
 
 
-def _check_writable(path: str | None) -> None:
-    """Open the file of a sink as it is, without changing a byte of it."""
-    from streammeta.errors import SinkError
+class _Watch:
+    """What is done with the outputs of each poll, and when there are none: draw, and once a second
+    tell how a live source is doing and sample the model."""
 
-    if path is None:
-        return
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).open("ab").close()
-    except OSError as fault:
-        raise SinkError(f"{path}: cannot be opened: {fault.strerror}") from fault
+    def __init__(self, view: LiveView, host: ShardHost, metrics: Metrics | None) -> None:
+        self._view, self._host, self._metrics = view, host, metrics
+        self._sampled = 0.0
+        self._fault = ""
+        self._gaps = 0
 
+    def take(self, outputs: list[Output]) -> None:
+        self._view.take(outputs)
+        self.look()
 
-def _watch(
-    view: LiveView, host: ShardHost, metrics: Metrics | None
-) -> Callable[[list[Output]], None]:
-    """What is done with the outputs of each poll: draw, and sample the model once a second."""
-    sampled = 0.0
+    def look(self) -> None:
+        from streammeta.sources.base import Live
 
-    def take(outputs: list[Output]) -> None:
-        nonlocal sampled
-        view.take(outputs)
-        now = monotonic()
-        if metrics is not None and now - sampled >= SAMPLE:
-            sampled = now
-            engine: Engine = host.model  # type: ignore[assignment]
-            metrics.sample(engine.statistics())
+        now, source = monotonic(), self._host.source
+        if now - self._sampled < SAMPLE:
+            return
+        self._sampled = now
+        if isinstance(source, Live):
+            self._tell(source.name, source.status())
+        if self._metrics is not None:
+            engine: Engine = self._host.model  # type: ignore[assignment]
+            self._metrics.sample(engine.statistics())
 
-    return take
+    def _tell(self, name: str, status: SourceStatus) -> None:
+        if self._metrics is not None:
+            self._metrics.source(name, not status.fault, status.lag, status.gaps)
+        if bool(status.fault) != bool(self._fault):
+            self._view.say(f"{status.fault}; trying again" if status.fault else f"{name}: is back")
+        if status.gaps > self._gaps:
+            self._view.say(f"{name}: events were lost before they could be read")
+        self._fault, self._gaps = status.fault, status.gaps
 
 
 def planned_comparison(path: Path, settings: RunConfig) -> Comparison | None:
@@ -270,6 +286,14 @@ def _announce(console: Console, path: Path, settings: RunConfig, parts: Parts) -
     if settings.checkpoint is not None:
         told = f"{settings.checkpoint.folder}, every {settings.checkpoint.every_events:,} events"
         console.print(f"checkpoints: {told}", markup=False)
+
+
+def _tell_fault(console: Console, parts: Parts) -> None:
+    """What keeps a live source from being read as things are: a run would wait for it."""
+    from streammeta.sources.base import Live
+
+    if isinstance(parts.source, Live) and parts.source.status().fault:
+        console.print(parts.source.status().fault, markup=False)
 
 
 def _close(console: Console, view: LiveView, end: RunEnd, seconds: float, parts: Parts) -> None:

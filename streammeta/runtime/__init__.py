@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from streammeta.runtime.clock import Clock, SystemClock
 from streammeta.runtime.host import HostStatistics, Model, Observer, ShardHost
 from streammeta.runtime.local import Pace, RunEnd, drain_on_signals, run_local
+from streammeta.sources.clock import Clock, SystemClock
 
 __all__ = [
     "Clock",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import NamedTuple, Protocol
@@ -10,8 +11,8 @@ from streammeta.errors import Fenced, StoreError, UsageError
 from streammeta.events import Event, MetaUpdated, Output
 from streammeta.sinks.base import Sink
 from streammeta.snapshot import Snapshot
-from streammeta.sources.base import Position, Source
-from streammeta.store import CommitRecord, Store
+from streammeta.sources.base import Forgets, Position, Source
+from streammeta.store import KEPT, CommitRecord, Store
 
 
 class Model(Protocol):
@@ -76,7 +77,8 @@ class ShardHost:
          outputs since the last commit, as one record;
       2. ``store.commit`` under the next epoch - from here on the record is the truth;
       3. the outputs go to the durable sinks;
-      4. the sinks are flushed.
+      4. the sinks are flushed;
+      5. a source that keeps events itself is told what no commit on disk needs any more.
     A crash before 2 is as if these events had never been read; a crash after 2 is mended by
     ``open``: the sinks are taken back to the positions in the record and its outputs are
     delivered again. Sinks that are not durable get outputs at once. Without a store all sinks do,
@@ -128,6 +130,7 @@ class ShardHost:
         self._position: Position = {}
         self._fetched: tuple[list[Event], Position] | None = None
         self._undelivered: list[Output] = []
+        self._kept: deque[Position] = deque(maxlen=KEPT if store is not None else 1)
 
     @property
     def model(self) -> Model:
@@ -149,6 +152,7 @@ class ShardHost:
         """
         record = self.store.latest(shard) if self.store is not None else None
         self._shard, self._fetched, self._undelivered = shard, None, []
+        self._kept.clear()
         if record is None:
             self._model = self._make(None)
             self._position, self._epoch, self._events = self.source.start(), 0, 0
@@ -206,7 +210,7 @@ class ShardHost:
         return self.process()
 
     def commit(self) -> None:
-        """Make everything so far durable, in the four steps of the class's description.
+        """Make everything so far durable, in the five steps of the class's description.
 
         Nothing happens when no event has been read since the last commit.
 
@@ -235,6 +239,9 @@ class ShardHost:
         self._epoch += 1
         self._committed = self._events
         self._flush()
+        self._kept.append(self._position)
+        if isinstance(self.source, Forgets) and len(self._kept) == self._kept.maxlen:
+            self.source.forget(self._kept[0])
 
     def close(self) -> None:
         """Commit what is left and let go of sinks and source; closing twice is fine."""

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 
 from streammeta.errors import UsageError
 from streammeta.events import Event, Output
-from streammeta.runtime.clock import Clock, SystemClock
 from streammeta.runtime.host import ShardHost
+from streammeta.sources.clock import Clock, SystemClock
 
 _BATCH = 256  # events per poll at full speed: small enough to stop within a moment
 _TICK = 0.05  # seconds: what a paced poll covers, and the wait when a source has nothing yet
@@ -107,6 +107,8 @@ def run_local(
     max_events: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_outputs: Callable[[list[Output]], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
+    commit_seconds: float | None = None,
     clock: Clock | None = None,
 ) -> RunEnd:
     """Drive an open host until its source is finished, ``max_events`` are read or ``stop()``.
@@ -121,17 +123,24 @@ def run_local(
         max_events: events to read in this call.
         stop: asked between polls (every 256 events or sooner).
         on_outputs: called with the outputs of every poll that had some.
+        on_wait: called whenever the source has nothing for now, 20 times a second.
+        commit_seconds: commit at least so often while events come, besides the host's own
+            ``commit_every``: a slow live stream would else be committed too seldom.
         clock: time; the machine's own by default.
     """
     clock = clock or SystemClock()
     pacer = _Pacer(Pace.parse(pace) if isinstance(pace, str) else pace, clock)
     taken = 0
+    committed = clock.now()
     reason: Literal["finished", "max_events", "stopped"] = "stopped"
     try:
         while not stop():
             if max_events is not None and taken >= max_events:
                 reason = "max_events"
                 break
+            if commit_seconds is not None and clock.now() - committed >= commit_seconds:
+                host.commit()
+                committed = clock.now()
             left = pacer.batch() if max_events is None else min(pacer.batch(), max_events - taken)
             events = host.fetch(left)
             if not events:
@@ -139,6 +148,8 @@ def run_local(
                     reason = "finished"
                     break
                 host.process()
+                if on_wait is not None:
+                    on_wait()
                 clock.sleep(_TICK)
                 continue
             wait = pacer.due(events)

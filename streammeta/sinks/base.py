@@ -17,7 +17,7 @@ class Sink(Protocol):
     A ``durable`` sink gets outputs only after the commit that covers them and can be taken back
     to an earlier ``position``, so that after a crash everything is in it exactly once. A sink that
     is not durable gets outputs at once; after a crash it may see some of them again, with the
-    same ids.
+    same ids. ``streammeta.testing.check_sink`` puts a sink through all of this.
     """
 
     name: str
@@ -51,4 +51,17 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Flush and let go."""
+        ...
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """What a sink has that can be tried before anything is forgotten or written."""
+
+    def check(self) -> None:
+        """Try to reach the place, and change nothing that is there.
+
+        Raises:
+            SinkError: it cannot be opened as things are.
+        """
         ...

@@ -75,6 +75,14 @@ class JsonlSink:
         self._file: BinaryIO | None = None
         self._size = 0
 
+    def check(self) -> None:
+        """Open the file as it is, without changing a byte of it."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.open("ab").close()
+        except OSError as error:
+            raise SinkError(f"{self.path}: cannot be opened: {error.strerror}") from error
+
     def open(self, resume_at: Position | None) -> None:
         """Begin an empty file, or go on at the byte that ``resume_at`` names."""
         size = 0 if resume_at is None else int(resume_at["bytes"])
@@ -135,7 +143,11 @@ class JsonlSink:
 
 
 class DeadLetterSink(JsonlSink):
-    """The events that could not be used, with their position and the reason."""
+    """The events that could not be used, with their position and the reason, as JSON lines.
+
+    Args:
+        path: the file; its folder is made when missing.
+    """
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path, ["rejected"])
@@ -146,6 +158,10 @@ class StdoutSink:
 
     Not durable: answers leave at once, and after a crash the ones since the last commit are
     printed again with the same ids.
+
+    Args:
+        kinds: names of the outputs to print; predictions by default.
+        stream: another text stream than stdout.
     """
 
     durable = False

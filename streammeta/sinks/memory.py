@@ -11,7 +11,12 @@ from streammeta.sinks.jsonl import kept
 
 
 class ListSink:
-    """A durable sink in memory: ``outputs`` is what a file would hold."""
+    """A durable sink in memory: ``outputs`` is what a file would hold.
+
+    Args:
+        kinds: names of the outputs to keep; all by default.
+        name: by which commits know the sink.
+    """
 
     durable = True
 

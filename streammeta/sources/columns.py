@@ -12,9 +12,10 @@ from streammeta.events import Label, Value
 from streammeta.sources.cells import MISSING, as_float, finite, is_number, show
 from streammeta.sources.times import ISO, Clock, time_layouts
 
-Kind = Literal["number", "integer", "boolean", "category", "time", "unknown"]
+Kind = Literal["number", "integer", "boolean", "category", "time", "unknown", "given"]
 """``integer`` is used for targets only (a feature that holds integers is a number); ``unknown`` is
-a column without a single value in the sniffed rows: its values are taken as they come."""
+a column without a single value in the sniffed rows: its values are taken as they come; ``given`` is
+a target whose type the sender of a record has chosen: 3 is an integer, "3" a text."""
 
 NUMERIC_SHARE = 0.95  # a column with fewer parsing values than this is a category
 MAX_CLASSES = 50  # distinct whole numbers up to which a target is taken for a class label
@@ -137,7 +138,7 @@ def label(value: Any, kind: Kind) -> Label | None:
     if isinstance(value, (int, float, Decimal)):
         if kind == "category":
             return str(value)
-        if kind == "integer" and isinstance(value, int):
+        if kind in ("integer", "given") and isinstance(value, int):
             return int(value)
         return finite(as_float(value), value)
     raise RejectedEvent("wrong_type", f"is {show(value)}, expected a number, a text or a boolean")

@@ -75,35 +75,41 @@ class JsonlTable:
                 if not line.strip():
                     continue
                 if offset >= skip:
-                    yield self._event(plan, offset, f"line {number}", line)
+                    yield json_event(plan, offset, f"line {number}", line, self.envelopes)
                 offset += 1
 
-    def _event(self, plan: Plan, offset: int, place: str, line: str) -> Event:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            detail = f"not JSON: {error.msg} (character {error.pos + 1})"
-            return plan.rejected(offset, place, "malformed", detail)
-        except (ValueError, RecursionError) as error:
-            return plan.rejected(offset, place, "malformed", f"not JSON: {error}")
-        if not isinstance(row, dict):
-            text = f"{type(row).__name__}, expected an object"
-            return plan.rejected(offset, place, "malformed", text)
-        late = self.envelopes and "x" not in row and "y" in row and row.keys() <= ENVELOPE
-        if not late and not is_envelope(row):
-            return plan.record(offset, place, row)
-        try:
-            event = _envelope(row, f"{plan.name}:0:{offset}")
-        except RejectedEvent as fault:
-            return plan.rejected(offset, place, fault.reason, fault.detail)
-        if not late:
-            label = {"y": row["y"]} if "y" in row else {}
-            return plan.record(offset, place, {**row["x"], **label}, event)
-        answer = plan.record(offset, place, {"y": row["y"]}, event)
-        answer.x = None
-        if answer.y is None and answer.error is None:
-            return plan.rejected(offset, place, "missing_target", f"'y' of {answer.id} is empty")
-        return answer
+
+def json_event(plan: Plan, offset: int | str, place: str, text: str | bytes, late: bool) -> Event:
+    """One JSON text as an event: an envelope, a flat row or, where ``late``, an answer alone.
+
+    An answer alone has no ``x``, a ``y`` and nothing that an envelope does not have. A text that
+    cannot be used is an event with an ``error``; ``place`` says where it stood.
+    """
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        detail = f"not JSON: {error.msg} (character {error.pos + 1})"
+        return plan.rejected(offset, place, "malformed", detail)
+    except (ValueError, RecursionError) as error:
+        return plan.rejected(offset, place, "malformed", f"not JSON: {error}")
+    if not isinstance(row, dict):
+        detail = f"{type(row).__name__}, expected an object"
+        return plan.rejected(offset, place, "malformed", detail)
+    late = late and "x" not in row and "y" in row and row.keys() <= ENVELOPE
+    if not late and not is_envelope(row):
+        return plan.record(offset, place, row)
+    try:
+        event = _envelope(row, plan.id_of(offset))
+    except RejectedEvent as fault:
+        return plan.rejected(offset, place, fault.reason, fault.detail)
+    if not late:
+        label = {"y": row["y"]} if "y" in row else {}
+        return plan.record(offset, place, {**row["x"], **label}, event)
+    answer = plan.record(offset, place, {"y": row["y"]}, event)
+    answer.x = None
+    if answer.y is None and answer.error is None:
+        return plan.rejected(offset, place, "missing_target", f"'y' of {answer.id} is empty")
+    return answer
 
 
 def _envelope(row: dict[str, Any], derived: str) -> Event:

@@ -33,21 +33,26 @@ class Plan:
     ignore: frozenset[str]
     needs_label: bool
     target_is_feature: bool
+    partition: str = "0"
 
-    def rejected(self, offset: int, place: str, reason: str, detail: str) -> Event:
+    def id_of(self, offset: int | str) -> str:
+        """The id of a record that has none of its own."""
+        return f"{self.name}:{self.partition}:{offset}"
+
+    def rejected(self, offset: int | str, place: str, reason: str, detail: str) -> Event:
         """The event that stands for a record that cannot be used."""
         where = f"{self.name} {place}: {detail}"
-        return Event(f"{self.name}:0:{offset}", error=(reason, where))
+        return Event(self.id_of(offset), error=(reason, where))
 
     def record(
-        self, offset: int, place: str, row: Mapping[str, Any], event: Event | None = None
+        self, offset: int | str, place: str, row: Mapping[str, Any], event: Event | None = None
     ) -> Event:
         """A typed record (JSON, Parquet) as an event.
 
         ``event`` brings the id, key and time of an envelope, which may be a question without a
         label. A column that the sniffed rows did not have is a new feature, taken as it comes.
         """
-        out = event or Event(f"{self.name}:0:{offset}")
+        out = event or Event(self.id_of(offset))
         x: dict[str, Value] = {}
         column = ""
         try:

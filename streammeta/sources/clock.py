@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the runners need to know of time; ``streammeta.testing.FakeClock`` is another one."""
+    """What runners and connectors need of time; ``streammeta.testing.FakeClock`` is another one."""
 
     def now(self) -> float:
         """Seconds from any fixed moment, never going back."""
