@@ -57,7 +57,8 @@ class ModelConfig(Section):
 
     Cadence: a task is ``support`` rows and then ``query`` rows of one segment; one outer step
     over ``tasks_per_update`` tasks follows every ``meta_every`` labelled events, of which the first
-    4,096 are the most instructive: later ones are followed by a step 16 times more rarely.
+    4,096 are the most instructive: later on 16 steps are taken for each drift, and else one after
+    16 times as many events.
     """
 
     task: Literal["auto", "classification", "regression"] = "auto"
@@ -89,7 +90,9 @@ class ModelConfig(Section):
     outer: OuterConfig = OuterConfig()
     tasks_per_update: int = Field(8, ge=1)
     meta_every: int = Field(
-        32, ge=0, description="labelled events per outer step, 16 times as many after 4096; 0: none"
+        32,
+        ge=0,
+        description="labelled events per outer step; rarer later on if nothing drifts; 0: none",
     )
     support: int = Field(16, ge=1, le=128, description="rows of a task that are adapted on")
     query: int = Field(16, ge=1, le=128, description="later rows that judge the adaptation")

@@ -35,8 +35,9 @@ PARTS = ("meta", "partner")
 MAY_CHANGE = ("device", "chunk", "max_pending", "label_ttl", "init", "freeze_at", "outer_lr")
 #: Outer steps start when this many tasks have been closed.
 FIRST_TASKS = 2
-#: Labels of the whole stream after which they come more rarely, and how many times.
-SETTLED, PATIENCE = 4096, 16
+#: Labels of the whole stream after which they come more rarely, and how many times; but every drift
+#: allows some more: where much changes, learning to adapt is worth its time.
+SETTLED, PATIENCE, EACH_DRIFT = 4096, 16, 16
 #: Newest tasks that say what has been learned about adapting.
 LOOKED_AT = 64
 
@@ -153,7 +154,10 @@ class Engine:
         if len(state.bank.challengers) < 2 or c.challenger_init == "random":
             return []  # nobody would ever read the meta-parameters
         settled = max(0, state.labels - SETTLED)
-        due = (state.labels - settled) // c.meta_every + settled // (c.meta_every * PATIENCE)
+        early = (state.labels - settled) // c.meta_every
+        drifts = int(state.segment.sum()) if settled else 0
+        allowed = early + settled // (c.meta_every * PATIENCE) + drifts * EACH_DRIFT
+        due = min(state.labels // c.meta_every, allowed)
         if state.memory.seen < FIRST_TASKS:
             state.outer_steps = due  # nothing to learn from yet, and nothing owed for it later
         outputs: list[Output] = []
