@@ -1,9 +1,10 @@
 """Tables of arrays that compiled code takes as one argument.
 
-To hand an array to compiled code costs a quarter of a microsecond, at every call. A box is made
-once of a ``NamedTuple`` of arrays and numbers; to hand it over costs one microsecond, however many
-are in it. Compiled code reads ``box.of.name``. Arrays are shared, not copied: what either side
-writes into them the other one sees. When an array is replaced, a new box has to be made.
+An array that is handed to compiled code is unpacked at every call, which for many small arrays
+takes longer than the work. A box is made once of a ``NamedTuple`` of arrays and numbers, and handed
+over as one thing, however many are in it. Compiled code reads ``box.of.name``. Arrays are shared,
+not copied: what either side writes into them the other one sees. When an array is replaced, a new
+box has to be made.
 
 What is compiled for a table is cached beside the function that makes its boxes, and knows the
 table's class by name. So every module that has a table has such a function of its own:

@@ -22,7 +22,7 @@ from streammeta.meta.learner import PlainSteps, RidgeHead
 from streammeta.meta.parameters import MetaParameters
 from streammeta.replay import SEGMENT_ROWS
 from streammeta.state import State
-from streammeta.units import inputs, standard_targets
+from streammeta.units import inputs, standard_targets, units
 
 #: A new segment's challenger is adapted again from the meta-parameters when this many labelled
 #: rows are inside it; after the last it goes on learning by itself.
@@ -175,13 +175,13 @@ def random_start(state: State) -> NDArray[np.float32] | None:
 def enlist(state: State, key: int, slot: int) -> None:
     """A scout joins the mixture with ``SCOUT_SHARE`` of the weight: it has proved nothing yet."""
     join(state, key, np.array([slot]), state.bank.live[key], SCOUT_SHARE)
-    state.bank.births[key, slot] = state.rows
 
 
 def close(state: State, key: int, ended: int) -> None:
     """A segment with ``ended`` rows in the ring is over: members of families may be others now, and
     begin like scouts; some may have nothing more to say."""
     live, place = state.bank.live[key], len(state.bank.rates)
+    units(state, key)  # which families read
     for family in state.families:
         born = place + family.close(key, state.world, ended)
         here = slice(place, place + len(family.names))
@@ -189,9 +189,6 @@ def close(state: State, key: int, ended: int) -> None:
             live[here] = family.awake(key)
             live[born] = False
             join(state, key, born, live, SCOUT_SHARE)
-            state.variances[key, born] = mixture.VARIANCE_AT_BIRTH
-            state.ages[key, born] = 0
-            state.bank.births[key, born] = state.rows
             live[born] = True
         place = here.stop
 
@@ -205,9 +202,6 @@ def hire(state: State, key: int) -> None:
     live = state.bank.live[key].copy()
     live[chosen] = False
     join(state, key, chosen, live, 1.0 / (live.sum() + 2))
-    state.variances[key, chosen] = mixture.VARIANCE_AT_BIRTH
-    state.ages[key, chosen] = 0
-    state.bank.births[key, chosen] = state.rows
 
 
 def join(
@@ -220,3 +214,6 @@ def join(
         weights[slots] = math.log(share)
     state.exponents[key, slots] = 0.0
     state.squares[key, slots] = pooling.SQUARE_AT_BIRTH
+    state.variances[key, slots] = mixture.VARIANCE_AT_BIRTH
+    state.ages[key, slots] = 0
+    state.bank.births[key, slots] = state.rows

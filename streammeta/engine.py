@@ -14,8 +14,8 @@ from streammeta.config import ModelConfig, OuterConfig
 from streammeta.errors import ConfigError, UsageError
 from streammeta.events import Event, Label, MetaUpdated, Output, Value
 from streammeta.experts.baselines import Answer
+from streammeta.experts.choosing import make_family
 from streammeta.experts.family import Space
-from streammeta.experts.river_expert import make_family
 from streammeta.meta.initial import holds, read_initial
 from streammeta.meta.insight import Insight, insight
 from streammeta.meta.loss import Task

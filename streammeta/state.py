@@ -17,9 +17,9 @@ from streammeta.encode import ColumnMap
 from streammeta.errors import ConfigError, StoreError, UsageError
 from streammeta.events import Label
 from streammeta.experts.bank import Bank, Table, boxed_bank
+from streammeta.experts.choosing import make_family
 from streammeta.experts.family import KEYS, PAST, Family, Space, World, boxed_world
 from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
-from streammeta.experts.river_expert import make_family
 from streammeta.meta.net import Net
 from streammeta.mixture import VARIANCE_AT_BIRTH
 from streammeta.pending import Pending
@@ -139,7 +139,8 @@ class State:
         self.learn_columns()
         self._box()
 
-    #: Arrays with a leading key axis that are the state's own, and what fills a new row.
+    #: Arrays with a leading key axis that are the state's own, and what fills a new row. ``units``
+    #: are what ``streammeta.units.units`` said last, and not stored.
     STACKED = (
         "log_weights", "slow_weights", "exponents", "squares", "voices", "voice_variances",
         "voice_ages", "variances", "ages", "counts", "means", "spreads", "y_moments", "lags",
@@ -307,7 +308,8 @@ class State:
         blobs = {f"segmenter/{i}": s.state() for i, s in enumerate(self.segmenters)}
         if not self.allocated:
             return {}, info, blobs
-        tensors = {f"state/{n}": getattr(self, n) for n in self.STACKED + self.POOLED}
+        stored = [name for name in self.STACKED + self.POOLED if name != "units"]
+        tensors = {f"state/{n}": getattr(self, n) for n in stored}
         tensors |= {f"bank/{n}": a for n, a in self.bank.tensors().items()}
         tensors |= {f"rows/{n}": getattr(self.segment_rows, n) for n in SegmentRows.FIELDS}
         tensors |= {f"past/{n}": getattr(self.past, n) for n in SegmentRows.FIELDS}

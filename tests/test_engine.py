@@ -203,6 +203,17 @@ def two_keys(task: str, n: int, seed: int = 3) -> list[Event]:
 
 
 @both_tasks
+def test_to_ask_about_one_key_changes_nothing_though_others_have_moved_on(task: str) -> None:
+    """Young keys lean on what all have in common, which is another thing after each label."""
+    engine, asked = Engine(config(task)), Engine(config(task))
+    for event in two_keys(task, 60):
+        assert asked.observe([event]) == engine.observe([event])
+        for key in ("north", "south"):
+            asked.predict({"a": 1.0, "b": -1.0}, key=key)
+    assert image(asked) == image(engine)
+
+
+@both_tasks
 @pytest.mark.parametrize(("chunk", "seed"), [(1, 0), (1, 1), (8, 2)])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
     task: str, chunk: int, seed: int

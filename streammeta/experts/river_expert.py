@@ -15,27 +15,11 @@ from river.base import Classifier, Estimator, Regressor
 
 from streammeta.boxed import Box
 from streammeta.errors import ConfigError
-from streammeta.experts.family import I64, KEYS, Family, Flags, Floats, Space, World
+from streammeta.experts.family import I64, KEYS, Flags, Floats, Space, World
 from streammeta.experts.kernels import REGRESSION
-from streammeta.registry import load
 
 #: What a classifier that names a class without probabilities is taken to be sure of.
 SURE = 0.9
-
-
-def make_family(name: str, space: Space) -> Family:
-    """The family called ``name``: a row of the registry, a user's own by ``module:Class``, or a
-    River estimator, also by its class.
-
-    Raises:
-        UsageError: no such family.
-        ConfigError: the estimator is not one for the task, or cannot be made without arguments.
-    """
-    found = load("families", name)
-    if isinstance(found, type) and issubclass(found, Estimator):
-        return RiverExpert(found, space)
-    made: Family = found(space)
-    return made
 
 
 class RiverExpert:

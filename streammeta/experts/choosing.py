@@ -1,0 +1,24 @@
+"""Families by name."""
+
+from __future__ import annotations
+
+from river.base import Estimator
+
+from streammeta.experts.family import Family, Space
+from streammeta.experts.river_expert import RiverExpert
+from streammeta.registry import load
+
+
+def make_family(name: str, space: Space) -> Family:
+    """The family called ``name``: a row of the registry, a user's own by ``module:Class``, or a
+    River estimator, also by its class.
+
+    Raises:
+        UsageError: no such family.
+        ConfigError: the estimator is not one for the task, or cannot be made without arguments.
+    """
+    found = load("families", name)
+    if isinstance(found, type) and issubclass(found, Estimator):
+        return RiverExpert(found, space)
+    made: Family = found(space)
+    return made
