@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class Inbox:
         self.journal.close()
 
 
-class JournaledSource:
+class JournaledSource(ABC):
     """The part of a source that reads: a subclass brings the receiver, ``_listen`` and ``_hush``.
 
     The position is the number of a record in the journal, ``{"record": 7}``. The receiver is
@@ -130,8 +131,10 @@ class JournaledSource:
     def _event(self, number: int, record: bytes) -> Event:
         return self._records.event(number, f"record {number}", record)
 
+    @abstractmethod
     def _listen(self, inbox: Inbox) -> None:
-        raise NotImplementedError
+        """Start the receiver; what it is sent goes to ``inbox``."""
 
+    @abstractmethod
     def _hush(self) -> None:
-        raise NotImplementedError
+        """Stop it."""
