@@ -1,6 +1,7 @@
 # make run    the main job, from nothing          make test   the whole test suite, from nothing
 # make check  what CI runs: lint, types, tests    make env    the environment alone
 # make peers  CapyMOA, which `bench` compares with, in an environment of its own (Java, 1.4 GB)
+# make soak   200 kills over every kind of source and 2,000,000 events: results/soak.json, an hour
 # make bench-gpu  what adapting many tasks costs, on the CPU and on a CUDA device where there is one
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 
-.PHONY: run test check lint types env peers bench-gpu clean
+.PHONY: run test check lint types env peers soak bench-gpu clean
 
 run: env
 	$(BIN)/streammeta run examples/quickstart.toml --fresh
@@ -31,7 +32,7 @@ env: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,parquet,yaml,report,redis,nats,mqtt,kafka]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,parquet,yaml,report,redis,nats,mqtt,kafka,websocket,serve]'
 	touch $(STAMP)
 
 peers: $(PEERS)/.installed
@@ -42,6 +43,9 @@ $(PEERS)/.installed: constraints-peers.txt
 	$(PEERS)/bin/python -m pip install -q --disable-pip-version-check -c constraints-peers.txt torch
 	$(PEERS)/bin/python -m pip install -q --disable-pip-version-check -c constraints-peers.txt capymoa
 	touch $@
+
+soak: env
+	$(BIN)/python tests/soak.py --kills 200 --long 2000000 --json results/soak.json
 
 bench-gpu: env
 	$(BIN)/python -m scenarios.device_bench

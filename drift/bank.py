@@ -195,6 +195,11 @@ class VotingBank(Stored):
         ))  # fmt: skip
 
     @property
+    def threshold(self) -> float:
+        """Evidence, in nats, that gives a signal a vote."""
+        return self._threshold
+
+    @property
     def suspects(self) -> bool:
         """Whether any signal is nearly sure of a change."""
         return bool(math.log(max(self.votes.max(), 1.0)) > self._warning)

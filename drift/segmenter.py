@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drift.bank import EXPECTED
+from drift.charts import Chart
 from drift.detector import Detector, Status
 from drift.explanation import width_of_change
 from drift.registry import make_detector
@@ -337,6 +338,19 @@ class Segmenter:
         if found is not Status.DRIFT or self._state is _WARMUP:
             return None
         return self._by_bank(row, *self._watch.moved())
+
+    def evidence(self) -> dict[str, tuple[float, float]]:
+        """By detector its statistic at the moment and the threshold at which that is a drift, of
+        those that have such figures; of the bank the evidence of its surest signal, in nats, and
+        what gives a signal a vote."""
+        found = {
+            d.name: (float(d.statistic), float(d.threshold))
+            for d in self._detectors
+            if isinstance(d, Chart)
+        }
+        if self._watch is not None:
+            found[self._watch.name] = self._watch.evidence()
+        return found
 
     @property
     def suspects(self) -> bool:

@@ -147,6 +147,11 @@ class Watch:
             found |= {name: float(part.mean()) for name, part in parts.items() if len(part)}
         return {name: round(math.log(max(vote, 1.0)), 3) for name, vote in found.items()}
 
+    def evidence(self) -> tuple[float, float]:
+        """That of the surest signal of those that read labels, in nats, 0 at least, and what gives
+        a signal a vote."""
+        return math.log(max(float(self._bank.votes.max()), 1.0)), self._bank.threshold
+
     def recent(self) -> tuple[NDArray[np.int64], Floats]:
         """The newest rows, and the values of the signal with the most evidence, where it had one
         in each; of the main signal otherwise."""

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from scenarios.models import build, require_engine
-from scenarios.prequential import Model, Progress, Result, events_of, prequential
+from scenarios.prequential import Model, Progress, Result, Watch, events_of, prequential
 from streammeta.engine import Engine
 from streammeta.errors import SinkError, UsageError
 from streammeta.meta.initial import write_initial
@@ -74,10 +74,14 @@ def choose_task(question: Question) -> tuple[str, str]:
 
 
 def evaluate(
-    question: Question, task: str, progress: Callable[[str], Progress | None] | None = None
+    question: Question,
+    task: str,
+    progress: Callable[[str], Progress | None] | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Result]:
     """One result for each model, in their order; every model reads the same rows anew.
 
+    ``watch`` sees what the first model says, as in ``prequential``.
     With ``save_init`` the meta-parameters of the default model go to that file when it is done.
 
     Raises:
@@ -101,6 +105,7 @@ def evaluate(
                 name=name,
                 seed=question.seed,
                 progress=progress(name) if progress else None,
+                watch=watch if model is models[0] else None,
             )
         finally:
             source.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import resource
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,11 +19,16 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
 from streammeta.engine import Engine
 from streammeta.events import (
     DriftDetected,
     Event,
     Label,
+    Losses,
     Output,
     Predicted,
     Rejected,
@@ -35,6 +40,7 @@ from streammeta.scores import Scores, scores_for
 from streammeta.sources import Source
 
 Progress = Callable[[int, Scores, int], None]  # (rows scored, scores, drifts)
+Watch = Callable[[Any, Sequence[Output]], None]  # (model, what it said to a chunk)
 
 FIRST_REASONS = 3  # rejections quoted to people
 
@@ -145,12 +151,14 @@ def prequential(
     seed: int = 0,
     score_from: int = 0,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Result:
     """Run ``model`` over ``events`` once and measure it.
 
     ``task`` and ``chunk`` default to the model's own (its ``config``, or its attributes).
     Questions before row ``score_from`` are predicted and learned, but not scored.
     ``progress`` is called after each chunk; a caller that draws should look at the clock first.
+    ``watch`` is called then too, and may look into the model; it must change nothing.
     Time is counted around the model only, not around reading the events.
     """
     task = task or str(_trait(model, "task"))
@@ -170,6 +178,8 @@ def prequential(
         waits.append(perf_counter() - start)
         result.events += sum(event.x is not None for event in batch)
         record(outputs)
+        if watch is not None:
+            watch(model, outputs)
         if progress is not None:
             progress(result.scores.n, result.scores, len(result.drifts))
     result.seconds = sum(waits)
@@ -220,6 +230,8 @@ class _Recorder:
         self._result = result
         self._from = score_from
         self._own: dict[str, tuple[float, int]] = {}  # expert -> sum of its losses, how many
+        self._names: Sequence[str] = ()  # of the experts that are summed up all at once
+        self._sums = np.zeros((2, 0))
         self._numbers: dict[str, int] = {}  # key -> its number
         self._asked: list[int] = []  # questions of each key so far
 
@@ -245,6 +257,7 @@ class _Recorder:
 
     def close(self) -> None:
         """The experts' own scores, once all is in."""
+        self._into_own()
         for expert, (total, n) in sorted(self._own.items()):
             mean = total / n
             better = self._result.scores.higher_is_better
@@ -265,9 +278,35 @@ class _Recorder:
             return
         self._result.rows.append(scored.row)
         self._result.losses.append(scored.loss)
-        for expert, loss in (scored.experts or {}).items():
+        self._sum_up(scored.experts)
+
+    def _sum_up(self, experts: Mapping[str, float] | None) -> None:
+        if isinstance(experts, Losses):  # those of a whole stream are many: by all at once
+            if self._names is not experts.names:
+                self._into_own()
+                self._names = experts.names
+                self._sums = np.zeros((2, len(experts.names)))
+            add_losses(experts.values_of_all, self._sums)
+            return
+        for expert, loss in (experts or {}).items():
             total, n = self._own.get(expert, (0.0, 0))
             self._own[expert] = (total + loss, n + 1)
+
+    def _into_own(self) -> None:
+        """What was summed up for all at once goes to each by name."""
+        for expert, loss, count in zip(self._names, *self._sums.tolist(), strict=True):
+            if count:
+                total, n = self._own.get(expert, (0.0, 0))
+                self._own[expert] = (total + loss, n + int(count))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_losses(values: NDArray[np.float64], sums: NDArray[np.float64]) -> None:
+    """``sums (2, M)`` <- sum and number of the ``values (M,)`` that are there."""
+    for m in range(len(values)):
+        if not np.isnan(values[m]):
+            sums[0, m] += values[m]
+            sums[1, m] += 1.0
 
 
 def _watches(model: Model) -> bool:

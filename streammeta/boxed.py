@@ -37,6 +37,8 @@ class Box(structref.StructRefProxy):
 
     of: Any  # in compiled code
     table: Any  # the same for Python, where whoever made the box has put it here
+    # asked for at every call: the slot itself, where numba has a function of Python
+    _numba_type_ = vars(structref.StructRefProxy)["_type"]
 
 
 structref.define_proxy(Box, _BoxType, ["of"])  # type: ignore[no-untyped-call]

@@ -44,10 +44,25 @@ SCOUT_SHARE = 0.01
 STIRRED, CALM = 0.5, 8
 
 
-def grow(
-    state: State, key: int, row: int, metas: Sequence[MetaParameters], outputs: list[Output]
+def adapt_now(
+    state: State, key: int, metas: Sequence[MetaParameters], outputs: list[Output]
 ) -> None:
-    """Adapt from the meta-parameters whenever the young segment's support has grown enough."""
+    """Somebody asks for it: newcomers take the two least useful slots, as at a drift."""
+    state.hosts[key] = -1
+    grow(state, key, state.rows - 1, metas, outputs, asked=True)
+
+
+def grow(
+    state: State,
+    key: int,
+    row: int,
+    metas: Sequence[MetaParameters],
+    outputs: list[Output],
+    *,
+    asked: bool = False,
+) -> None:
+    """Adapt from the meta-parameters whenever the young segment's support has grown enough, or
+    when somebody ``asked`` for it."""
     inside = int(state.segment_labels[key])
     fresh = state.hosts[key, 0] < 0
     if len(state.bank.challengers) < 2 or inside == 0:
@@ -57,7 +72,7 @@ def grow(
         return
     trigger = "growth"
     if fresh:
-        trigger = "drift" if state.segment[key] else "start"
+        trigger = "request" if asked else "drift" if state.segment[key] else "start"
         hire(state, key)
     bank = state.bank
     for host, (meta, until, then) in zip(state.hosts[key], plans(state, metas), strict=True):

@@ -23,15 +23,18 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     create_model,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from streammeta.config import ModelConfig, Section
 from streammeta.errors import ConfigError, UsageError
 from streammeta.events import KINDS
 from streammeta.registry import Component, find
+from streammeta.serve.options import ServeConfig
 
 PREFIX = "STREAMMETA_"
 FLAGS = ("task", "seed", "chunk", "init")  # of the model, beside --set, where there is no config
@@ -84,7 +87,9 @@ class SourceConfig(Section):
         if (self.scenario is None) == (self.path is None):
             raise ValueError("expected one of 'scenario', 'path' and 'kind'")
         if self.path is not None and self.target is None and ".jsonl" not in self.path:
-            raise ValueError("'path' needs 'target', the column to predict")
+            raise ValueError(
+                "'path' needs 'target', the column to predict; \"\" where [labels] has it"
+            )
         of_files = ("target", "time", "key", "id", "ignore", "horizon")
         given = [name for name in of_files if name in self.model_fields_set]
         if self.scenario is not None and given:
@@ -166,13 +171,41 @@ class CompareConfig(Section):
 class RunConfig(Section):
     """Everything that ``streammeta run`` reads."""
 
-    source: SourceConfig
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["source"]}, {"required": ["serve"]}]}
+    )
+
+    serve: ServeConfig | None = None
+    source: SourceConfig | None = Field(None, validate_default=True)
+    labels: SourceConfig | None = Field(
+        None, description="a second source, with the labels of the first one's events, by id"
+    )
     model: ModelConfig = Field(default_factory=lambda: ModelConfig.model_validate({}))
     sinks: tuple[SinkConfig, ...] = ()
     metrics: MetricsConfig = Field(default_factory=lambda: MetricsConfig.model_validate({}))
     checkpoint: CheckpointConfig | None = None
     pace: str = Field("max", description="max, realtime, 10x or 500/s")
     compare: CompareConfig | None = None
+
+    @field_validator("source")
+    @classmethod
+    def _has_events(cls, source: SourceConfig | None, found: ValidationInfo) -> SourceConfig | None:
+        serve = found.data.get("serve")
+        if source is None and "serve" in found.data and not (serve and serve.journal):
+            raise PydanticCustomError("missing", "is missing")
+        return source
+
+    @model_validator(mode="after")
+    def _one_clock(self) -> RunConfig:
+        if self.serve is not None and self.serve.journal is not None and self.source is not None:
+            from streammeta.runtime import Pace
+
+            if Pace.parse(self.pace).kind == "time":
+                raise ValueError(
+                    f"pace is {self.pace!r}, by the times of a stream, but events that come over "
+                    f"HTTP (serve.journal) come when they come; use max, or a pace like 500/s"
+                )
+        return self
 
     @field_validator("pace")
     @classmethod
@@ -247,11 +280,15 @@ def load_config(
     origins: dict[Where, str] = {}
     for where, value in list(_leaves(data, ())):
         origins[where] = f"{path}:{line_of(text, where)}"
-        if isinstance(value, str) and "${" in value:
+        told = f"{origins[where]}: {_dotted(where)}"
+        texts = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and "${" in text for text in texts):
             shown[where] = value
-            _put(
-                data, where, _substitute(value, environment, f"{origins[where]}: {_dotted(where)}")
-            )
+            filled = [
+                _substitute(text, environment, told) if isinstance(text, str) else text
+                for text in texts
+            ]
+            _put(data, where, filled if isinstance(value, list) else filled[0])
     for name, value in sorted(environment.items()):
         if (variable := _variable(name)) is not None:
             _override(data, variable, value, f"environment {name}")
@@ -306,12 +343,12 @@ def _option_faults(config: RunConfig) -> Iterator[dict[str, Any]]:
     sections: list[tuple[Where, SourceConfig | SinkConfig]] = [
         (("sinks", i), sink) for i, sink in enumerate(config.sinks)
     ]
-    if config.source.plugged is not None:
-        sections.insert(0, (("source",), config.source))
-    else:
-        for name in config.source.model_extra or ():
+    for part, source in (("source", config.source), ("labels", config.labels)):
+        if source is not None and source.plugged is not None:
+            sections.insert(0, ((part,), source))
+        for name in (source.model_extra or ()) if source and source.plugged is None else ():
             known = list(SourceConfig.model_fields)
-            yield {"type": "extra_forbidden", "loc": ("source", name), "known": known}
+            yield {"type": "extra_forbidden", "loc": (part, name), "known": known}
     for where, section in sections:
         try:
             options_of(section)
@@ -333,7 +370,8 @@ def _as_option(
         error |= {"type": "value_error", "msg": f"is missing, {what} needs it"}
         error.pop("input")
     elif error["type"] == "extra_forbidden":
-        component = find("sources" if where[0] == "source" else "sinks", str(section.plugged))
+        kind = "sources" if isinstance(section, SourceConfig) else "sinks"
+        component = find(kind, str(section.plugged))
         if name in type(section).model_fields:
             error |= {"type": "value_error", "msg": f"{what} takes no {name!r}"}
         error["known"] = [names.get(n, n) for n in component.settings()]

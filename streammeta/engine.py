@@ -11,7 +11,7 @@ import numpy as np
 
 from streammeta import core, mixture, units
 from streammeta.config import ModelConfig, OuterConfig
-from streammeta.errors import ConfigError, UsageError
+from streammeta.errors import ConfigError, StoreError, UsageError
 from streammeta.events import Event, Label, MetaUpdated, Output, Value
 from streammeta.experts.baselines import Answer
 from streammeta.experts.choosing import make_family
@@ -21,14 +21,11 @@ from streammeta.meta.insight import Insight, insight
 from streammeta.meta.loss import Task
 from streammeta.meta.net import Net
 from streammeta.meta.parameters import MetaParameters, pick_device
-from streammeta.pooling import ANSWER
 from streammeta.registry import find
 from streammeta.replay import pose
-from streammeta.snapshot import Snapshot
-from streammeta.state import State
+from streammeta.snapshot import SCHEMA, Snapshot
+from streammeta.state import SIMPLE, SIMPLE_MEMBERS, State
 
-#: Layout of a snapshot; raised when an older one can no longer be read as it is.
-SCHEMA = 6
 #: What the meta-parameters of the learner and of its partner are called in a snapshot.
 PARTS = ("meta", "partner")
 #: Settings that a resumed engine may have differently: they shape nothing that is stored.
@@ -46,7 +43,9 @@ class Statistics(NamedTuple):
     """A look inside, for metrics, progress and dashboards.
 
     ``weights``: mixture weight of each family of experts, of the key that was seen first.
-    ``inner_lr``: least, mean and greatest inner rate.
+    ``inner_lr``: least, mean and greatest inner rate. ``segment_rows``: labelled rows of that key's
+    segment, and ``evidence``: by detector what it is about to find and what it takes, where it
+    has such figures. ``contexts``: past segments that would be known again.
     """
 
     rows: int
@@ -58,6 +57,9 @@ class Statistics(NamedTuple):
     weights: dict[str, float]
     inner_lr: tuple[float, float, float]
     device: str
+    segment_rows: int = 0
+    contexts: int = 0
+    evidence: dict[str, tuple[float, float]] = {}  # noqa: RUF012 - nobody writes to it
 
 
 class Engine:
@@ -82,6 +84,7 @@ class Engine:
         if config.task == "auto":
             raise ConfigError("model.task is 'auto'; expected classification or regression here")
         self.config = config
+        self.lap: core.Lap = core.untimed  # who wants to know how long stages take may set it
         self.task: Task = "regression" if config.task == "regression" else "classification"
         self.state = State.fresh(config)
         self.meta: MetaParameters | None = None
@@ -115,20 +118,16 @@ class Engine:
         Raises:
             RejectedEvent: a value cannot be used.
         """
-        state = self.state
-        if not (rows and state.allocated and key in state.keys):
-            return [(None, None)] * len(rows)
-        index = state.keys[key]
-        features = (state.columns.row(x, grow=False) for x in rows)
-        raw = np.stack([core.with_lags(state, index, row) for row in features])
-        _, said, centre, scale = core.predict(state, index, raw)
-        found: list[Answer] = []
-        for mixed in said[:, ANSWER]:
-            label, shares = core.decide(state, mixed, centre, scale), None
-            if self.task == "classification" and state.classes:
-                shares = dict(zip(state.classes, mixed.tolist(), strict=False))
-            found.append((label, shares))
-        return found
+        return core.answers(self.state, rows, key)
+
+    def adapt(self, key: str = "") -> list[Output]:
+        """Adapt now, whatever the detectors say: two challengers from the meta-parameters, on the
+        newest rows of the segment of ``key``, as at a drift. What they are worth the weights say.
+
+        Nothing happens (an empty list) where nobody can be adapted: before the key's first label,
+        after ``freeze_at``, or without challengers in the config.
+        """
+        return core.adapt(self.state, key, self.metas)
 
     def learn(self, x: Mapping[str, Value], y: Label, *, key: str = "") -> list[Output]:
         """Answer ``x``, then learn its label, then take the outer steps that are due."""
@@ -140,7 +139,9 @@ class Engine:
         outputs: list[Output] = []
         size = self.config.chunk
         for start in range(0, len(events), size):
-            self.state, made = core.step(self.state, events[start : start + size], self.metas)
+            self.state, made = core.step(
+                self.state, events[start : start + size], self.metas, self.lap
+            )
             if self.state.allocated:
                 self._keep_up()
             outputs += made
@@ -153,11 +154,14 @@ class Engine:
             return []
         if len(state.bank.challengers) < 2 or c.challenger_init == "random":
             return []  # nobody would ever read the meta-parameters
+        due = state.labels // c.meta_every
+        if due <= state.outer_steps:
+            return []
         settled = max(0, state.labels - SETTLED)
-        early = (state.labels - settled) // c.meta_every
-        drifts = int(state.segment.sum()) if settled else 0
-        allowed = early + settled // (c.meta_every * PATIENCE) + drifts * EACH_DRIFT
-        due = min(state.labels // c.meta_every, allowed)
+        if settled:
+            early = (state.labels - settled) // c.meta_every
+            later = settled // (c.meta_every * PATIENCE) + state.drifts * EACH_DRIFT
+            due = min(due, early + later)
         if state.memory.seen < FIRST_TASKS:
             state.outer_steps = due  # nothing to learn from yet, and nothing owed for it later
         outputs: list[Output] = []
@@ -230,6 +234,7 @@ class Engine:
             shares = mixture.weights(state.log_weights[0], state.bank.live[0])
             for name, share in zip(state.member_names, shares.tolist(), strict=True):
                 family = name.partition("@")[0].partition("-")[0]
+                family = SIMPLE if name in SIMPLE_MEMBERS else family
                 weights[family] = weights.get(family, 0.0) + share
         rates = self.meta.rates() if self.meta else (self.config.inner_lr,) * 3
         return Statistics(
@@ -242,6 +247,9 @@ class Engine:
             weights=weights,
             inner_lr=rates,
             device=str(self.meta.device) if self.meta else self.config.device,
+            segment_rows=int(state.segment_labels[0]) if state.keys else 0,
+            contexts=state.references.kept if state.allocated else 0,
+            evidence=state.segmenters[0].evidence() if state.segmenters else {},
         )
 
     def insights(self) -> tuple[Insight, ...]:
@@ -277,11 +285,18 @@ class Engine:
         """The engine that ``snapshot`` described.
 
         Raises:
-            ConfigError: the snapshot's schema is unknown, or it was made with another model.
+            StoreError: another version of streammeta has made the snapshot, with another layout.
+            ConfigError: it was made with another model.
         """
         found = snapshot.info.get("schema")
         if found != SCHEMA:
-            raise ConfigError(f"snapshot has schema {found}, this version reads {SCHEMA}")
+            age = "an older" if isinstance(found, int) and found < SCHEMA else "another"
+            raise StoreError(
+                f"the model in this commit was written by {age} version of streammeta (its schema "
+                f"is {found}, this version reads {SCHEMA}): go on with that version, or run with "
+                f"--new-model to go on at the same place in the stream with a new model, or with "
+                f"--fresh to begin again"
+            )
         _check_config(config, snapshot.info["config"])
         engine = cls(config)
         info: dict[str, Any] = snapshot.info
@@ -318,5 +333,6 @@ def _check_config(config: ModelConfig, kept: dict[str, Any]) -> None:
     if changed:
         raise ConfigError(
             f"model: cannot resume with another configuration ({'; '.join(changed)}); "
-            "put it back, or start --fresh"
+            "put it back, or run with --new-model to go on at the same place with a new model, or "
+            "with --fresh to begin again"
         )

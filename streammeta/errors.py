@@ -59,7 +59,8 @@ class RejectedEvent(StreamMetaError):  # noqa: N818 - it is an event, not a faul
     """One event cannot be used.
 
     ``reason`` is a short stable word (a metric label: ``malformed``, ``wrong_type``,
-    ``missing_target``, ``not_finite``, ``duplicate_id``); ``detail`` is the line for people.
+    ``missing_target``, ``not_finite``, ``duplicate_id``, ``too_long``,
+    ``too_many_classes``); ``detail`` is the line for people.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

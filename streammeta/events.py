@@ -7,9 +7,12 @@ progress and tests read the list that ``Engine.observe`` and ``Engine.replay`` r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from drift import Explanation
@@ -52,12 +55,51 @@ class Predicted:
     probabilities: dict[Label, float] | None = None
 
 
+class Losses(Mapping[str, float]):
+    """The loss of each expert by name; those that slept are not in it.
+
+    ``names`` and ``values (M,)`` are those of all, NaN of one that slept: who sums them up over a
+    stream need not look at every name every time.
+
+    >>> losses = Losses(("one", "other"), np.array([0.5, np.nan]))
+    >>> dict(losses), losses == {"one": 0.5}
+    ({'one': 0.5}, True)
+    """
+
+    __slots__ = ("names", "values_of_all")
+
+    def __init__(self, names: Sequence[str], values: NDArray[np.float64]) -> None:
+        self.names, self.values_of_all = names, values
+
+    def _awake(self) -> dict[str, float]:
+        values = self.values_of_all.tolist()
+        return {n: v for n, v in zip(self.names, values, strict=True) if v == v}
+
+    def __getitem__(self, name: str) -> float:
+        return self._awake()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._awake())
+
+    def __len__(self) -> int:
+        return len(self._awake())
+
+    def items(self) -> Any:
+        """Pairs of name and loss."""
+        return self._awake().items()
+
+    def __repr__(self) -> str:
+        return repr(self._awake())
+
+
 @dataclass(slots=True)
 class Scored:
     """A prediction met its label. ``loss``: 0/1 error (classification) or absolute error.
 
-    ``log_loss``: -ln p(truth) or the squared error. ``delay`` is counted in events.
-    ``experts`` holds each awake expert's own loss at that moment, by name.
+    ``log_loss``: -ln p(truth) or the squared error. ``delay`` is counted in events,
+    ``delay_seconds`` in event time where both have one. ``experts`` holds each awake expert's own
+    loss at that moment, by name. ``frozen_loss``: that of a network that has not learned since the
+    last drift, as ``loss``; told for some rows only.
     """
 
     id: str
@@ -68,7 +110,9 @@ class Scored:
     loss: float
     log_loss: float
     delay: int
-    experts: dict[str, float] | None = None
+    experts: Mapping[str, float] | None = None
+    delay_seconds: float | None = None
+    frozen_loss: float | None = None
 
 
 @dataclass(slots=True)
@@ -103,7 +147,8 @@ class Adapted:
     """A challenger was adapted from the meta-parameters and joined the mixture.
 
     ``trigger``: ``start`` (a key's first label), ``drift`` (an alarm), ``growth`` (the segment's
-    support window grew) or ``scout`` (one joins; that it adapts again and again is not told).
+    support window grew), ``request`` (somebody asked for it) or ``scout`` (one joins; that it
+    adapts again and again is not told).
     ``loss_before`` and ``loss_after`` are mean losses on the ``support`` rows.
     """
 
@@ -150,6 +195,23 @@ class LabelExpired:
     reason: str
 
 
+@dataclass(slots=True)
+class SchemaChanged:
+    """Features, or the target, are no longer what they were; noticed at question ``row``.
+
+    ``change`` is one of few words: ``feature_added``, ``feature_vanished`` (no value for 256
+    events), ``feature_returned``, ``type_changed``, ``category_added``, ``class_added``,
+    ``value_clipped`` (far outside of what is usual, as when a unit changes; told once in 1,000
+    events). ``feature`` is its name, "" for the target.
+    """
+
+    key: str
+    row: int
+    change: str
+    feature: str
+    detail: str
+
+
 Output = (
     Predicted
     | Scored
@@ -159,6 +221,7 @@ Output = (
     | MetaUpdated
     | Rejected
     | LabelExpired
+    | SchemaChanged
 )
 
 KINDS: dict[str, type[Any]] = {
@@ -170,6 +233,7 @@ KINDS: dict[str, type[Any]] = {
     "meta_updated": MetaUpdated,
     "rejected": Rejected,
     "label_expired": LabelExpired,
+    "schema_changed": SchemaChanged,
 }
 _KIND_OF = {cls: kind for kind, cls in KINDS.items()}
 _FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in KINDS.values()}
@@ -187,6 +251,8 @@ def to_record(output: Output) -> dict[str, Any]:
         record[name] = getattr(output, name)
     if isinstance(output, Predicted) and output.probabilities is not None:
         record["probabilities"] = {str(c): p for c, p in output.probabilities.items()}
+    elif isinstance(output, Scored) and output.experts is not None:
+        record["experts"] = dict(output.experts.items())
     elif isinstance(output, DriftDetected) and output.explanation is not None:
         record["explanation"] = output.explanation.to_record()
     return record

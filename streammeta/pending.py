@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
+from enum import IntEnum
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +13,60 @@ from numpy.typing import NDArray
 
 from streammeta.events import Label
 from streammeta.pooling import ANSWER, STEADY
+
+#: Questions whose end is remembered: so far back a label or a question that comes again is known.
+REMEMBERED = 16_384
+
+
+class Fate(IntEnum):
+    """How a question ended."""
+
+    ANSWERED = 0
+    EXPIRED = 1
+
+
+class Ended:
+    """How the newest questions ended, by a hash of their ids: what is delivered twice is known.
+
+    Of ``limit`` questions a wrong one is recognised with a chance of ``limit / 2**64``.
+
+    >>> ended = Ended(limit=2)
+    >>> for name in "abc":
+    ...     ended.add(name, Fate.ANSWERED)
+    >>> ended.fate("a"), ended.fate("c")
+    (None, <Fate.ANSWERED: 0>)
+    """
+
+    def __init__(self, limit: int = REMEMBERED) -> None:
+        self.limit = limit
+        self._fates: OrderedDict[int, Fate] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._fates)
+
+    def add(self, question: str, fate: Fate) -> None:
+        """Remember how a question ended; the oldest is forgotten when there are too many."""
+        self._fates[_digest(question)] = fate
+        if len(self._fates) > self.limit:
+            self._fates.popitem(last=False)
+
+    def fate(self, question: str) -> Fate | None:
+        """How it ended; ``None`` when it is unknown or was forgotten."""
+        return self._fates.get(_digest(question)) if self._fates else None
+
+    def to_array(self) -> NDArray[np.int64]:
+        """``(n, 2)``: hashes and fates, oldest first."""
+        return np.array(list(self._fates.items()), np.int64).reshape(-1, 2)
+
+    def load_array(self, array: NDArray[np.int64]) -> None:
+        """The inverse of ``to_array``."""
+        self._fates = OrderedDict((name, Fate(fate)) for name, fate in array.tolist())
+
+
+def _digest(question: str) -> int:
+    # ids from JSON can carry lone surrogates, which plain UTF-8 refuses
+    data = question.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little", signed=True)
 
 
 class Asked(NamedTuple):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from streammeta.encode import CLIP
 from streammeta.experts import kernels
+from streammeta.experts.frozen import loss_of_frozen
 from streammeta.meta.net import Net, refit
 
 Floats = NDArray[np.float64]
@@ -95,19 +96,29 @@ class References:
         self.about[key] = (age, classes, *units)
         self.loss[key] = 0.0
 
+    @property
+    def kept(self) -> int:
+        """Contexts of all keys."""
+        return sum(map(len, self.contexts.values()))
+
     def due(self, key: int, age: int) -> bool:
         """Whether a segment of ``age`` labelled rows gets a new reference."""
         return age >= FIRST and age >= 2.0 * self.about[key, 0]
 
-    def judge(
-        self, key: int, raw: Floats, truth: float, scaled: Floats, shown: Floats, centre: float,
-        scale: float, n_classes: int,
-    ) -> tuple[float, float, float]:  # fmt: skip
-        """Of a row ``raw (D,)`` that was answered by ``shown (O,)``: two losses of that
-        (``kernels.judge_shown``), and that of the reference, ``nan`` while there is none."""
-        found: tuple[float, float, float] = kernels.judge_both(
-            shown, centre, scale, n_classes, self.theta, self.sizes, raw, scaled, self.means,
-            self.spreads, CLIP, self.about, truth, self.task, self.loss, key,
+    def frozen_loss(self, key: int, raw: Floats, truth: float, scaled: Floats) -> float | None:
+        """Of a row ``raw (D,)`` the error (0 or 1) or |residual| of the newest context, or of the
+        reference before there is any; ``None`` where there is neither."""
+        contexts = self.contexts.get(key)
+        if contexts:
+            theta, means, spreads, (centre, scale), classes = contexts[-1][1:6]
+        elif self.about[key, 0]:
+            theta, means, spreads = self.theta[key], self.means[key], self.spreads[key]
+            _, classes, centre, scale = self.about[key].tolist()
+        else:
+            return None
+        found: float = loss_of_frozen(
+            theta, self.sizes, raw, scaled, means, spreads, CLIP, centre, scale, truth,
+            int(classes), self.task,
         )  # fmt: skip
         return found
 

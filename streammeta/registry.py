@@ -93,6 +93,27 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "cavia": ("streammeta.meta.cavia:Cavia", "only a few context inputs adapt"),
         "r2d2": ("streammeta.meta.r2d2:R2D2", "the last layer is solved for in closed form"),
+        "alpaca": (
+            "streammeta.meta.alpaca:Alpaca",
+            "values: Bayesian linear regression on learned features, with variances",
+        ),
+        "pcoc": (
+            "streammeta.meta.pcoc:Pcoc",
+            "classes: Gaussian clouds in a learned space of features",
+        ),
+        "prototypical": (
+            "streammeta.meta.prototypical:Prototypical",
+            "the nearest mean of a class; classes",
+        ),
+        "matching": ("streammeta.meta.matching:Matching", "attention over the rows of the support"),
+        "meta_lstm": (
+            "streammeta.meta.meta_lstm:MetaLstm",
+            "weights are the cells of an LSTM that reads gradients",
+        ),
+        "learned_optimiser": (
+            "streammeta.meta.learned_optimiser:LearnedOptimiser",
+            "each weight's step comes from an LSTM, the same for all",
+        ),
     },
     "experts": {
         "bank": ("streammeta.experts.bank:Bank", "online networks, replay, challengers"),
@@ -128,12 +149,21 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
     "sources": {
         "file": ("streammeta.sources.files:FileSource", "CSV, JSONL (also .gz) or Parquet"),
         "iterable": ("streammeta.sources.iterable:IterableSource", "any Python iterable of rows"),
+        "frame": ("streammeta.sources.frame:FrameSource", "a pandas or Arrow table in memory"),
         "follow": (
             "streammeta.sources.follow:FollowedFile",
             "CSV or JSONL that grows, through rotation and truncation",
         ),
         "mqtt": ("streammeta.sources.mqtt:MqttSource", "messages of an MQTT broker, journaled"),
         "http": ("streammeta.sources.http_push:HttpSource", "events posted to us, journaled"),
+        "sse": (
+            "streammeta.sources.sse:SseSource",
+            "server-sent events of an HTTP server, resumed by id, journaled",
+        ),
+        "websocket": (
+            "streammeta.sources.websocket:WebSocketSource",
+            "messages of a WebSocket server, journaled",
+        ),
         "stdin": ("streammeta.sources.stdin:StdinSource", "JSON lines from a pipe, journaled"),
         "redis": (
             "streammeta.sources.redis_stream:RedisStreamSource",
@@ -163,6 +193,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "kafka": (
             "streammeta.sinks.kafka:KafkaSink",
             "messages of a Kafka topic, at once; after a crash some again",
+        ),
+        "webhook": (
+            "streammeta.sinks.webhook:WebhookSink",
+            "batches posted over HTTP, numbered, with keys to know them again by",
         ),
     },
     "scenarios": {
@@ -319,6 +353,18 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
     },
     "protocols": {
         "sine": ("scenarios.fewshot.sine:SINE", "few-shot sine regression: meta-train, then test"),
+        "switching": (
+            "scenarios.fewshot.switching:SWITCHING",
+            "sines that switch without a sign: meta-train on unsegmented series, then test",
+        ),
+        "few_shot": (
+            "scenarios.fewshot.few_shot:FEW_SHOT",
+            "few-shot classification: meta-train on some classes, then test on others",
+        ),
+        "optimising": (
+            "scenarios.fewshot.optimising:OPTIMISING",
+            "an optimiser learned or tuned on tasks, then tested on others",
+        ),
         "pretrained": (
             "scenarios.pretrained:PRETRAINED",
             "a stream, for models that were meta-trained before it too",
@@ -344,6 +390,18 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "sine": (
             "scenarios.suites.sine:SUITE",
             "few-shot sine regression: every meta-learner beside the papers' figures",
+        ),
+        "moca-sine": (
+            "scenarios.suites.moca_sine:SUITE",
+            "a belief over when a sine switched: MOCA beside an oracle, windows and MAML",
+        ),
+        "few-shot": (
+            "scenarios.suites.few_shot:SUITE",
+            "N-way K-shot classification of held-out classes: every learner and three baselines",
+        ),
+        "learned-optimisers": (
+            "scenarios.suites.learned_optimisers:SUITE",
+            "learned update rules beside tuned SGD and Adam: the loss after 20 steps",
         ),
         "forecast": (
             "scenarios.suites.forecast:SUITE",

@@ -241,9 +241,9 @@ class TaskMemory:
         closest = int(gaps.argmin())
         if self.part == 1 or _gaps(self.sketches, sketch).min() <= gaps.flat[closest]:
             return None
-        next_gaps = np.partition(gaps, 1, axis=1)[:, 1]
         one, other = divmod(closest, self.part)
-        return one if next_gaps[one] <= next_gaps[other] else other
+        next_gaps = np.partition(gaps[[one, other]], 1, axis=1)[:, 1]
+        return one if next_gaps[0] <= next_gaps[1] else other
 
     def _sketch(self, at: int, sketch: NDArray[np.float32]) -> None:
         self.sketches[at] = sketch

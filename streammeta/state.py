@@ -22,21 +22,18 @@ from streammeta.experts.family import KEYS, PAST, Family, Space, World, boxed_wo
 from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
 from streammeta.meta.net import Net
 from streammeta.mixture import VARIANCE_AT_BIRTH
-from streammeta.pending import Pending
+from streammeta.pending import Ended, Pending
 from streammeta.reference import References
 from streammeta.registry import load
 from streammeta.replay import SegmentRows, Sketch, TaskMemory
+from streammeta.together import BORROWED, LAG_COLUMNS, NATIVE, Frozen, Native, boxed_together
 
-#: Columns that code the class of one lagged label (class index modulo this).
-LAG_COLUMNS = 8
 #: Outputs of a fresh network; doubled when more classes appear.
 FIRST_OUTPUTS = 8
 #: Members of the mixture that are not networks: the last label, and the running prior or mean.
 SIMPLE_MEMBERS = ("persistence", "prior")
 #: What these and the networks of the bank are called in a config.
 SIMPLE, NETWORKS = EXPERTS[-1], EXPERTS[0]
-#: A key leans on what all keys have in common as if it had seen that many rows of theirs.
-BORROWED = 4.0
 
 
 @dataclass
@@ -58,12 +55,14 @@ class State:
     rows: int = 0
     labels: int = 0
     outer_steps: int = 0
+    drifts: int = 0
     last_ts: float | None = None
 
     def __post_init__(self) -> None:
         c = self.config
         self.task = REGRESSION if c.task == "regression" else CLASSIFICATION
         self.pending = Pending(c.max_pending, c.label_ttl)
+        self.ended = Ended()
         self.allocated = False
         self._scaled_for = -1  # columns in use when ``scaled`` was made
 
@@ -103,6 +102,15 @@ class State:
         rates, replay = (c.rates, c.replay) if NETWORKS in c.experts else ((), False)
         self.bank = Bank(self.net, self.task, rates, replay, challengers, scouts, others)
         named = [name for family in self.families for name in family.names]
+        first = len(self.bank.rates)
+        self.native = Native.among(self.families, space)
+        self.places = self.native.places(self.families, first)
+        #: families that are not compiled, and where their members begin
+        self.foreign: list[tuple[int, Family]] = []
+        for family in self.families:
+            if type(family) not in NATIVE:
+                self.foreign.append((first, family))
+            first += len(family.names)
         #: of the mixture's members, in order
         self.member_names = [*self.bank.names, *named, *SIMPLE_MEMBERS]
         self.in_families = slice(len(self.bank.rates), len(self.bank.rates) + of_families)
@@ -125,6 +133,8 @@ class State:
         self.means = np.zeros((n, self.width))
         self.spreads = np.zeros((n, self.width))
         self.y_moments = np.zeros((n, 3))  # count, mean, variance
+        self.y_range = np.zeros((n, 2))
+        self.scales = np.zeros(n)
         self.lags = np.full((n, max(1, c.lags)), np.nan)
         self.transitions = np.zeros((n, outputs, outputs))
         self.prior = np.zeros((n, outputs))
@@ -139,16 +149,21 @@ class State:
         self.learn_columns()
         self._box()
 
+    #: What ``_box`` makes.
+    BOXES = ("world", "networks", "beliefs", "together")
     #: Arrays with a leading key axis that are the state's own, and what fills a new row. ``units``
     #: are what ``streammeta.units.units`` said last, and not stored.
     STACKED = (
         "log_weights", "slow_weights", "exponents", "squares", "voices", "voice_variances",
-        "voice_ages", "variances", "ages", "counts", "means", "spreads", "y_moments", "lags",
-        "transitions", "prior", "units", "segment", "segment_start", "segment_labels", "hosts",
+        "voice_ages", "variances", "ages", "counts", "means", "spreads", "y_moments", "y_range",
+        "scales", "lags", "transitions", "prior", "units", "segment", "segment_start",
+        "segment_labels", "hosts",
     )  # fmt: skip
     #: Arrays without a key axis: what a young key borrows from all the others.
     POOLED = ("pool_weights", "pool_y")
-    FILL = {"lags": np.nan, "hosts": -1, "units": (0.0, 1.0)}  # noqa: RUF012
+    FILL = {  # noqa: RUF012
+        "lags": np.nan, "hosts": -1, "units": (0.0, 1.0), "y_range": (np.inf, -np.inf),
+    }  # fmt: skip
 
     def learn_columns(self) -> None:
         """``scaled (D,)`` <- 1 where a raw column is standardised, where more are in use now."""
@@ -165,7 +180,7 @@ class State:
             self.scaled, self.counts, self.means, self.spreads, self.units, self.class_count,
             past.raw, past.y, past.row, past.count, past.inside, self.task,
         ))  # fmt: skip
-        self.experts = boxed_bank(Table(
+        self.networks = boxed_bank(Table(
             bank.theta, bank.second, bank.steps, bank.rates, bank.live, bank.learns,
             bank.rehearses, bank.sizes, rows.raw, rows.y, rows.row, rows.count, rows.inside,
             rows.open,
@@ -175,9 +190,17 @@ class State:
             self.voice_variances, self.voice_ages, self.variances, self.ages, bank.live,
             bank.births, self.lags, self.transitions, self.prior,
         ))  # fmt: skip
+        known = self.references
+        frozen = Frozen(known.theta, known.means, known.spreads, known.about, known.loss)
+        scouts = np.array([bank.scouts.start, bank.scouts.stop])
+        self.together = boxed_together(
+            (self.beliefs, self.world, self.networks), frozen, self.native, self.places,
+            (self.y_moments, self.pool_y, self.y_range, self.scales, self.segment_labels, scouts),
+            self.config.lags, self.chances, self.config.replay,
+        )  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
-        return {n: v for n, v in vars(self).items() if n not in ("world", "experts", "beliefs")}
+        return {n: v for n, v in vars(self).items() if n not in self.BOXES}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -320,6 +343,7 @@ class State:
         tensors |= {f"reference/{n}": a for n, a in kept.items()}
         waiting, questions = self.pending.to_parts()
         tensors |= {f"pending/{n}": a for n, a in waiting.items()}
+        tensors["ended"] = self.ended.to_array()
         info |= {
             "memory": self.memory.to_info(),
             "pending": questions,
@@ -356,6 +380,7 @@ class State:
         if not info["allocated"]:
             return state
         state.allocate(info["outputs"])
+        state.drifts = int(tensors["state/segment"].sum())
         state._grow_keys(len(tensors["state/segment"]))
         homes: dict[str, Any] = {
             "state": state, "bank": state.bank, "rows": state.segment_rows,
@@ -366,6 +391,7 @@ class State:
             if home in homes:
                 setattr(homes[home], attribute, array.copy())
         state.memory.seen = info["memory"]["seen"]
+        state.ended.load_array(tensors["ended"])
         for family in state.families:
             family.load(_parts(tensors, f"{family.names[0]}/"))
         for home, fill, rows in (

@@ -1,7 +1,7 @@
 """Commits: what a shard needs to go on after a crash, written so that one owner can win.
 
-A commit file is three parts: a header line (JSON: format, schema, SHA-256 and length of the
-rest), a line of JSON (everything but the model) and the model's snapshot.
+A commit file is three parts: a header line (JSON: format, schema, version of streammeta, SHA-256
+and length of the rest), a line of JSON (everything but the model) and the snapshot of the model.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from uuid import uuid4
 import structlog
 
 from drift import Explanation
+from streammeta import __version__
 from streammeta.errors import Fenced, StoreError
 from streammeta.events import KINDS, Output, to_record
 from streammeta.snapshot import Snapshot
@@ -28,6 +29,7 @@ SCHEMA = 1
 KEPT = 3  # commits of a shard that stay on disk
 _FORMAT = "streammeta-commit"
 _NAME = re.compile(r"(\d{12})\.commit")
+_SHARD = re.compile(r"shard-(\d{4,})")
 _log = structlog.get_logger("streammeta.store")
 
 
@@ -62,7 +64,13 @@ class CommitRecord:
         text = json.dumps(rest, separators=(",", ":"), default=lambda value: value.item())
         body = text.encode() + b"\n" + self.snapshot.to_bytes()
         digest = sha256(body).hexdigest()
-        header = {"format": _FORMAT, "schema": SCHEMA, "sha256": digest, "length": len(body)}
+        header = {
+            "format": _FORMAT,
+            "schema": SCHEMA,
+            "version": __version__,
+            "sha256": digest,
+            "length": len(body),
+        }
         return json.dumps(header).encode() + b"\n" + body
 
     @classmethod
@@ -93,6 +101,33 @@ class CommitRecord:
         rest = json.loads(text)
         outputs = [_output(row) for row in rest.pop("outputs")]
         return cls(snapshot=Snapshot.from_bytes(image), outputs=outputs, **rest)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitInfo:
+    """What a commit file says of itself, and whether it is whole.
+
+    ``time`` is that of the file, in seconds since 1970; ``model_schema`` that of the model's state;
+    ``outputs`` counts those that the commit holds for its sinks; ``fault`` is empty, or says why
+    the file cannot be used. What could not be read is 0 or empty.
+    """
+
+    shard: int
+    epoch: int
+    path: Path
+    time: float
+    size: int
+    sha256: str = ""
+    version: str = ""
+    schema: int = 0
+    model_schema: int = 0
+    events: int = 0
+    meta_version: int = 0
+    position: dict[str, Any] = field(default_factory=dict)
+    sinks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    outputs: int = 0
+    tensors: int = 0
+    fault: str = ""
 
 
 class _OtherSchemaError(StoreError):
@@ -232,6 +267,41 @@ class LocalStore:
             return []
         found = (_NAME.fullmatch(path.name) for path in folder.iterdir())
         return sorted(int(match[1]) for match in found if match)
+
+    def shards(self) -> list[int]:
+        """The shards that have a folder here, ascending."""
+        found = (_SHARD.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def inspect(self, shard: int, epoch: int) -> CommitInfo:
+        """Read one commit to its last byte, change nothing, and say what it holds."""
+        path = self._path(shard, epoch)
+        stat = path.stat()
+        info = CommitInfo(shard, epoch, path, stat.st_mtime, stat.st_size)
+        try:
+            data = path.read_bytes()
+            header = json.loads(data.partition(b"\n")[0])
+            info = replace(
+                info,
+                sha256=str(header["sha256"]),
+                version=str(header.get("version", "")),
+                schema=int(header["schema"]),
+            )
+            record = CommitRecord.from_bytes(data)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return replace(info, fault=f"the header cannot be read: {error}")
+        except StoreError as error:
+            return replace(info, fault=str(error))
+        return replace(
+            info,
+            model_schema=int(record.snapshot.info.get("schema", 0)),
+            events=record.events,
+            meta_version=record.meta_version,
+            position=record.position,
+            sinks=record.sinks,
+            outputs=len(record.outputs),
+            tensors=len(record.snapshot.tensors),
+        )
 
     def commit(self, shard: int, epoch: int, record: CommitRecord) -> int:
         """Keep it under its epoch; see ``Store.commit``.

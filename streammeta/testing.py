@@ -27,6 +27,7 @@ from streammeta.events import (
     Output,
     Predicted,
     Rejected,
+    SchemaChanged,
     Scored,
     to_record,
 )
@@ -269,6 +270,7 @@ def sample_outputs(first: int = 0) -> list[Output]:
     outputs.append(Rejected(f"s:0:{first + 4}", "decode", "malformed", "s line 5: not JSON"))
     outputs.append(DriftDetected("k", first + 2, first + 1, 1, "bank", "error"))
     outputs.append(Adapted("k", first + 2, 1, "challenger-0", "drift", 3, 0.5, float("nan")))
+    outputs.append(SchemaChanged("k", first + 2, "feature_added", "wind", "was not there before"))
     outputs.append(MetaUpdated(first + 2, 1, 8, 0.5, 1.5, 0, "meta_sgd"))
     return outputs
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from streammeta.encode import CLIP, MOMENT_FLOOR
+from streammeta.encode import CLIP
 from streammeta.experts import kernels
 from streammeta.experts.kernels import REGRESSION
 from streammeta.replay import Tasks
-from streammeta.state import BORROWED, State
+from streammeta.state import State
+from streammeta.together import find_units
 
 
 def inputs(state: State, key: int, raw: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -39,22 +39,9 @@ def units(state: State, key: int) -> tuple[float, float]:
     """
     if state.task != REGRESSION:
         return 0.0, 1.0
-    count, mean, variance = state.y_moments[key].tolist()
-    if len(state.keys) > 1:
-        part = BORROWED / (count + BORROWED)
-        mean = (1.0 - part) * mean + part * state.pool_y[1]
-        variance = (1.0 - part) * variance + part * state.pool_y[2]
-        count = state.pool_y[0]
-    found = float(mean), math.sqrt(variance) if count > 1 and variance > 0 else 1.0
-    state.units[key] = found  # for compiled code
-    return found
-
-
-def update_target_moments(state: State, key: int, value: float) -> None:
-    """Running mean and variance of the target of one key."""
-    for moments in (state.y_moments[key], state.pool_y):
-        count, mean, variance = (moments[i : i + 1] for i in range(3))
-        kernels.update_moments(np.array([value]), np.ones(1), count, mean, variance, MOMENT_FLOOR)
+    find_units(state.together, key, len(state.keys) > 1)
+    centre, scale = state.units[key].tolist()
+    return centre, scale
 
 
 def standard_targets(state: State, key: int, targets: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -66,8 +53,34 @@ def standard_targets(state: State, key: int, targets: NDArray[np.float64]) -> ND
 def standard_tasks(state: State, tasks: Tasks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Tasks as the networks see them, in the units of now: ``x (B, L, D)``, ``y (B, L)``."""
     x = np.empty(tasks.raw.shape, np.float32)
-    y = np.empty(tasks.y.shape, np.float32)
-    for i, key in enumerate(tasks.key):
-        x[i] = inputs(state, int(key), tasks.raw[i])
-        y[i] = standard_targets(state, int(key), tasks.y[i])
-    return x, y
+    _standard_inputs(
+        tasks.raw, tasks.key, state.scaled, state.means, state.spreads, CLIP, x
+    )  # fmt: skip
+    if state.task != REGRESSION:
+        return x, tasks.y.astype(np.float32)
+    keys = tasks.key.tolist()
+    known = {key: units(state, key) for key in set(keys)}
+    about = np.array([known[key] for key in keys]).reshape(-1, 2)
+    return x, ((tasks.y - about[:, :1]) / about[:, 1:]).astype(np.float32)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _standard_inputs(
+    raw: NDArray[np.float64], keys: NDArray[np.int64], scaled: NDArray[np.float64],
+    means: NDArray[np.float64], spreads: NDArray[np.float64], clip: float,
+    out: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """``kernels.standardise`` of many rows ``(B, L, D)`` of the keys ``(B,)``: roots are drawn
+    once for each key."""
+    centre, width = np.zeros(raw.shape[2]), np.ones(raw.shape[2])
+    for i in range(len(keys)):
+        key = keys[i]
+        if i == 0 or key != keys[i - 1]:
+            for c in range(len(width)):
+                if scaled[c] != 0.0:
+                    centre[c], width[c] = means[key, c], np.sqrt(spreads[key, c] + 1e-12)
+        for r in range(raw.shape[1]):
+            for c in range(len(width)):
+                value = (raw[i, r, c] - centre[c]) / width[c]
+                value = -clip if value < -clip else (clip if value > clip else value)
+                out[i, r, c] = 0.0 if value != value else value

@@ -21,6 +21,9 @@ Floats = NDArray[np.float64]
 LATE = 100
 #: Labelled rows of a segment at which it may have doubled its length: every so many.
 LOOKED = 16
+#: Labelled rows of which one is shown to the frozen network: what it would have answered is only
+#: for comparison.
+COMPARED = 4
 
 
 def loss_of(prediction: Label | None, label: Label, task: int) -> float:
@@ -44,17 +47,21 @@ def look(state: State, asked: Asked) -> Alarm | None:
     return segmenter.look(asked.row, features, asked.steady, late=late(state, asked.key))
 
 
-def watch(state: State, asked: Asked, target: float) -> Alarm | None:
-    """Show the loss to the detectors, unless the question is older than the segment.
+def watched(state: State, asked: Asked) -> bool:
+    """Whether the detectors are shown the loss: not of a question older than the segment."""
+    current: bool = asked.row >= state.segment_start[asked.key]
+    return current and state.config.on_drift != "ignore"
+
+
+def watch(state: State, asked: Asked, loss: float, more: Sequence[float]) -> Alarm | None:
+    """Show the loss of the mixture without its scouts to the detectors, and what else votes
+    (``drift.watch.VOTERS``).
 
     A known drift goes before them: it is due while the key's segment began before it.
     """
     key = asked.key
     start = int(state.segment_start[key])
-    if state.config.on_drift == "ignore" or asked.row < start:
-        return None
     segmenter = state.segmenters[key]
-    loss, more = losses(state, asked, target)
     known = state.config.known_drifts
     passed = bisect_right(known, asked.row) if known else 0
     if not known or not passed or known[passed - 1] <= start:
@@ -64,18 +71,10 @@ def watch(state: State, asked: Asked, target: float) -> Alarm | None:
     return alarm
 
 
-def losses(state: State, asked: Asked, target: float) -> tuple[float, Sequence[float]]:
-    """The loss of the mixture without its scouts, and what else votes (``drift.watch.VOTERS``)."""
-    first, *more = state.references.judge(
-        asked.key, asked.raw, target, state.scaled, asked.steady, asked.centre, asked.scale,
-        state.n_classes,
-    )  # fmt: skip
-    return first, more
-
-
-def freeze(state: State, key: int) -> None:
-    """Freeze the best network of a segment that has doubled its length as the reference."""
-    age, references = int(state.segment_labels[key]), state.references
+def freeze(state: State, key: int, age: int) -> None:
+    """Freeze the best network of a segment that has doubled its length, and has ``age`` labelled
+    rows now, as the reference."""
+    references = state.references
     if age % LOOKED:
         return
     segmenter = state.segmenters[key]
@@ -91,6 +90,15 @@ def freeze(state: State, key: int) -> None:
         key, best, state.means[key], state.spreads[key], age, state.n_classes, units(state, key)
     )
     segmenter.renew_reference()
+
+
+def frozen_loss(state: State, asked: Asked, target: float) -> float | None:
+    """The loss, as ``loss_of``, of the network that was frozen in the segment before the last drift
+    (in this one, while there was no other): what not adapting would cost. ``None`` for most rows,
+    and while there is no such network."""
+    if asked.row % COMPARED:
+        return None
+    return state.references.frozen_loss(asked.key, asked.raw, target, state.scaled)
 
 
 # -- explanations ----------------------------------------------------------------------------

@@ -35,6 +35,14 @@ class Cluster:
         rows = [{"a": i, "y": i % 7} for i in range(first, first + n)]
         self.produce(topic, [json.dumps(row).encode() for row in rows], partition)
 
+    def ends(self, topic: str, partition: int = 0) -> tuple[int, int]:
+        """The first offset that is there, and the next one to come."""
+        settings = {"bootstrap.servers": self.servers, "group.id": "test"}
+        consumer = kafka.Consumer(settings, logger=quiet())
+        found = consumer.get_watermark_offsets(kafka.TopicPartition(topic, partition), timeout=10)
+        consumer.close()
+        return found
+
     def messages(self, topic: str) -> list[tuple[str, dict]]:
         settings = {"bootstrap.servers": self.servers, "group.id": "test"}
         consumer = kafka.Consumer(settings, logger=quiet())

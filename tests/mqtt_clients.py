@@ -20,13 +20,18 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+QUEUED = 20_000  # messages that a client holds at once
+
+
 def publish(port: int, payloads: list[bytes], topic: str = "plant/a", qos: int = 1) -> None:
     client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
     client.max_inflight_messages_set(1000)
     client.connect("127.0.0.1", port)
     client.loop_start()
-    for sent in [client.publish(topic, payload, qos=qos) for payload in payloads]:
-        sent.wait_for_publish(PATIENCE)
+    for first in range(0, len(payloads), QUEUED):
+        part = payloads[first : first + QUEUED]
+        for sent in [client.publish(topic, payload, qos=qos) for payload in part]:
+            sent.wait_for_publish(PATIENCE)
     client.disconnect()
     client.loop_stop()
 

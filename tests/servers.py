@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,3 +149,81 @@ class Mosquitto(Server):
             self._process.terminate()
             self._process.wait()
             self._process = None
+
+
+class Program(Server):
+    """A server that is a file beside this one, in a Python of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.script = str(Path(__file__).with_name(f"{self.name}.py"))
+        self._program = sys.executable
+        self._process = None
+
+
+class Feed(Program):
+    """Sends what is appended to a file: see ``feeds.py``."""
+
+    name = "feeds"
+
+    def __init__(self, folder: Path, protocol: str, how: str) -> None:
+        super().__init__(folder)
+        self.protocol, self.how = protocol, how
+        self.file = folder / "feed.jsonl"
+        self.file.touch()
+
+    def arguments(self) -> list[str]:
+        return [self.script, self.protocol, str(self.port), str(self.file), self.how]
+
+    def url(self, path: str = "/stream") -> str:
+        return f"{'http' if self.protocol == 'sse' else 'ws'}://127.0.0.1:{self.port}{path}"
+
+    def say(self, *lines: list[str]) -> None:
+        with self.file.open("a") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+    def rows(self, n: int, first: int = 1) -> None:
+        self.say(*(["data", json.dumps({"a": i, "y": i % 7})] for i in range(first, first + n)))
+
+
+class Receiver(Program):
+    """Takes what is posted: see ``receivers.py``."""
+
+    name = "receivers"
+
+    def arguments(self) -> list[str]:
+        return [self.script, str(self.port), str(self.folder)]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    def will(self, *moods: dict[str, Any]) -> None:
+        (self.folder / "mood.json").write_text(json.dumps(moods))
+
+    def requests(self) -> list[tuple[dict[str, str], list[dict[str, Any]]]]:
+        """Headers and records of everything that was taken, double or not."""
+        path = self.folder / "taken.jsonl"
+        found = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            taken = json.loads(line)
+            text = taken["body"]
+            array = text.startswith("[")
+            records = json.loads(text) if array else [json.loads(row) for row in text.splitlines()]
+            found.append((taken["headers"], records))
+        return found
+
+    def held(self) -> list[dict[str, Any]]:
+        """What a receiver has that passes over keys it knows, and lets a batch take the place of
+        everything from its first record on."""
+        found: list[dict[str, Any]] = []
+        known = set()
+        for headers, records in self.requests():
+            if headers["Idempotency-Key"] not in known:
+                known.add(headers["Idempotency-Key"])
+                first = int(headers["Streammeta-First-Record"])
+                found = [record for record in found if record["record"] < first] + records
+            if not records:
+                known.clear()  # a run begins anew
+        return found

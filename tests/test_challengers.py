@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from engine_stories import CLASSES, NUMBERS, both_tasks, config, of, run, stream
+from learner_tasks import PAIRS
 from torch import Tensor
 
 from streammeta import challengers, core, mixture
@@ -32,6 +33,12 @@ COMPILED = {
     "fine_tuning": PlainSteps,
     "r2d2": RidgeHead,
     "cavia": type(None),
+    "alpaca": type(None),
+    "pcoc": type(None),
+    "prototypical": type(None),
+    "matching": type(None),
+    "meta_lstm": type(None),
+    "learned_optimiser": type(None),
 }
 
 
@@ -49,9 +56,8 @@ def test_the_table_of_compiled_learners_is_whole() -> None:
     assert set(COMPILED) == set(components("learners"))
 
 
-@both_tasks
 @pytest.mark.parametrize("rows", [1, 3, 24, 200])
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize(("name", "task"), PAIRS)
 def test_compiled_adaptation_is_that_of_the_learner(name: str, rows: int, task: Any) -> None:
     rng = np.random.default_rng(rows)
     engine = Engine(config(task, learner=name, partner=None, hidden=(9, 7)))
@@ -127,15 +133,15 @@ def test_detectors_listen_to_the_mixture_without_its_scouts(
     truth: list[Any] = [event.y for event in events]
     real = core.predict
 
-    def knowing(state: Any, key: int, raw: Any) -> Any:
-        members, said, centre, scale = real(state, key, raw)
+    def knowing(state: Any, key: int, features: Any, moving: int) -> Any:
+        raw, members, said, centre, scale, wild = real(state, key, features, moving)
         label, scouts = truth[state.rows], list(state.bank.scouts)
         if scouts and task == NUMBERS:
             members[0, scouts, 0] = said[0, ANSWER, 0] = (label - centre) / scale
         elif scouts and label in state.class_index:
             sure = np.eye(members.shape[2])[state.class_index[label]]
             members[0, scouts] = said[0, ANSWER] = sure
-        return members, said, centre, scale
+        return raw, members, said, centre, scale, wild
 
     found = {}
     for name, predict in (("plain", real), ("knowing", knowing)):
@@ -207,9 +213,21 @@ def test_a_learner_is_not_its_own_partner(name: str) -> None:
     assert engine.partner is None
 
 
-def test_what_a_learner_cannot_do_is_said_before_the_first_event() -> None:
-    with pytest.raises(ConfigError, match=r"model\.learner: r2d2: proximity"):
-        Engine(config(NUMBERS, learner="r2d2", outer={"proximity": 0.5}))
+@pytest.mark.parametrize(
+    ("task", "words", "asked"),
+    [
+        (NUMBERS, r"model\.learner: r2d2: proximity",
+         {"learner": "r2d2", "outer": {"proximity": 0.5}}),
+        (CLASSES, r"model\.learner: alpaca predicts values", {"learner": "alpaca"}),
+        (NUMBERS, r"model\.partner: pcoc tells classes apart; for values there is alpaca",
+         {"partner": "pcoc"}),
+    ],
+)  # fmt: skip
+def test_what_a_learner_cannot_do_is_said_before_the_first_event(
+    task: Any, words: str, asked: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Engine(config(task, **asked))
 
 
 def test_the_challenger_in_closed_form_is_solved_for_again_as_its_segment_grows() -> None:
@@ -232,3 +250,27 @@ def test_no_outer_step_where_none_is_asked_for() -> None:
 def test_a_partner_that_does_not_exist_is_refused_before_the_first_event() -> None:
     with pytest.raises(ConfigError, match=r"model\.partner.*r2d2"):
         Engine(config(NUMBERS, partner="r2d3"))
+
+
+def test_challengers_are_adapted_when_somebody_asks() -> None:
+    engine = Engine(config("classification"))
+    assert engine.adapt() == []  # there is no key yet
+    run(engine, stream("classification", 40))
+    before = engine.state.hosts[0].copy()
+    outputs = engine.adapt()
+    assert [o.trigger for o in of(Adapted, outputs)] == ["request", "request"]
+    assert len(outputs) == 2
+    assert {engine.state.bank.names[host] for host in engine.state.hosts[0]} == {
+        o.expert for o in of(Adapted, outputs)
+    }
+    assert not set(before) & set(engine.state.hosts[0])  # the two that were least use
+    assert engine.adapt("nobody") == []
+
+
+@pytest.mark.parametrize("how", [{"freeze_at": 30}, {"challengers": 0}, {"on_drift": "reset"}])
+def test_nobody_is_adapted_where_nobody_can_be(how: dict[str, Any]) -> None:
+    engine = Engine(config("classification", **how))
+    run(engine, stream("classification", 40))
+    before = engine.snapshot().to_bytes()
+    assert engine.adapt() == []
+    assert engine.snapshot().to_bytes() == before

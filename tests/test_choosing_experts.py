@@ -122,9 +122,8 @@ def test_a_river_estimator_says_what_it_says_alone(task: str) -> None:
     (estimator, *_) = member.estimators  # type: ignore[attr-defined]
     state, x = engine.state, events(task, 130)[-1].x
     assert x is not None
-    raw = core.with_lags(state, 0, state.columns.row(x))
-    members, _, centre, scale = core.predict(state, 0, raw[None])
-    named = {f"c{c}": value for c, value in enumerate(raw.tolist()) if value == value}
+    raw, members, _, centre, scale, _ = core.predict(state, 0, [state.columns.row(x)])
+    named = {f"c{c}": value for c, value in enumerate(raw[0].tolist()) if value == value}
     if task == "regression":
         assert centre + scale * members[0, 0, 0] == pytest.approx(estimator.predict_one(named))
     else:

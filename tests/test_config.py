@@ -70,6 +70,18 @@ def test_a_variable_is_put_in_but_never_shown(good: Path) -> None:
     assert shown["sinks.0.path"] == '"${FOLDER}/a.jsonl"'
 
 
+def test_a_secret_may_stand_in_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(
+        '[source]\nscenario = "sea"\n[[sinks]]\nkind = "webhook"\nurl = "http://x"\n'
+        'headers = ["X-Plant: 7", "X-Key: ${KEY}"]\n'
+    )
+    effective = load_config(path, environment={"KEY": "secret"})
+    assert effective.config.sinks[0].model_extra["headers"] == ["X-Plant: 7", "X-Key: secret"]
+    shown = {name: value for name, value, _ in effective.rows()}
+    assert shown["sinks.0.headers"] == '["X-Plant: 7", "X-Key: ${KEY}"]'
+
+
 def test_values_of_set_are_toml_or_else_text(good: Path) -> None:
     sets = ["model.rates=[0.1, 0.2]", "pace=max", "model.replay=false", "sinks.0.kind=jsonl"]
     config = load_config(good, sets=sets, environment={"FOLDER": "x"}).config

@@ -24,14 +24,17 @@ from streammeta.sinks.jetstream import JetStreamSink
 from streammeta.sinks.parquet import ParquetSink
 from streammeta.sinks.redis_stream import RedisStreamSink
 from streammeta.sinks.sqlite import SqliteSink
-from streammeta.sources import FileSource, IterableSource, Source
+from streammeta.sinks.webhook import WebhookSink
+from streammeta.sources import FileSource, FrameSource, IterableSource, Source
 from streammeta.sources.follow import FollowedFile
 from streammeta.sources.http_push import HttpSource
 from streammeta.sources.jetstream import JetStreamSource
 from streammeta.sources.kafka import KafkaSource
 from streammeta.sources.mqtt import MqttSource
 from streammeta.sources.redis_stream import RedisStreamSource
+from streammeta.sources.sse import SseSource
 from streammeta.sources.stdin import StdinSource
+from streammeta.sources.websocket import WebSocketSource
 from streammeta.testing import Held, check_sink, check_source, read_all
 
 N = 23
@@ -132,6 +135,35 @@ def followed_jsonl(place: Place) -> Callable[[], Source]:
     return lambda: FromTheOldOne(path, target="y")
 
 
+def frame(place: Place) -> Callable[[], Source]:
+    import pandas as pd
+
+    rows = pd.DataFrame(ROWS)
+    return lambda: FrameSource(rows, target="y")
+
+
+def sse(place: Place) -> Callable[[], Source]:
+    feed = fed(place, "sse", "resumes")
+    return lambda: SseSource(feed.url(), str(place.folder / "journal"), target="y")
+
+
+def websocket(place: Place) -> Callable[[], Source]:
+    feed = fed(place, "websocket", "forgets")
+    make = lambda: WebSocketSource(feed.url(), str(place.folder / "journal"), target="y")  # noqa: E731
+    first = make()
+    read_all(first, first.start(), N)
+    first.close()
+    return make
+
+
+def fed(place: Place, protocol: str, how: str) -> servers.Feed:
+    feed = servers.Feed(place.folder, protocol, how)
+    feed.say(*(["data", line.decode()] for line in LINES))
+    feed.start()
+    place.opened.callback(feed.kill)
+    return feed
+
+
 def stdin(place: Place) -> Callable[[], Source]:
     path = place.folder / "pipe"
     path.write_bytes(b"\n".join(LINES))
@@ -190,10 +222,13 @@ SOURCES = {
     "jsonl": jsonl_file,
     "parquet": parquet_file,
     "iterable": iterable,
+    "frame": frame,
     "followed csv": followed_csv,
     "followed jsonl": followed_jsonl,
     "stdin": stdin,
     "http": http,
+    "sse": sse,
+    "websocket": websocket,
     "mqtt": mqtt,
     "redis": redis_stream,
     "nats": jetstream,
@@ -272,6 +307,14 @@ def parquet_sink(place: Place) -> tuple[Callable[[], Sink], Callable[[], Held]]:
     return lambda: ParquetSink(path), held
 
 
+def webhook(place: Place) -> tuple[Callable[[], Sink], Callable[[], Held]]:
+    receiver = servers.Receiver(place.folder)
+    receiver.start()
+    place.opened.callback(receiver.kill)
+    held = lambda: [mark(json.dumps(record)) for record in receiver.held()]  # noqa: E731
+    return lambda: WebhookSink(receiver.url, announce=True), held
+
+
 def mark(line: str | bytes) -> tuple[str, str, int | None]:
     record = json.loads(line)
     return record["kind"], record.get("id", ""), record.get("row")
@@ -284,6 +327,7 @@ SINKS = {
     "parquet": parquet_sink,
     "redis": redis_sink,
     "nats": jetstream_sink,
+    "webhook": webhook,
 }
 
 
@@ -305,7 +349,7 @@ def test_whatever_is_in_the_registry_is_in_a_table_here():
 def test_every_connector_tells_what_a_config_may_say(kind):
     for name, component in registry.components(kind).items():
         documented = component.load().__doc__
-        if name == "iterable":  # takes a function
+        if name in ("iterable", "frame"):  # take a function, and a table
             continue
         for setting in component.settings():
             if not setting.startswith("_"):

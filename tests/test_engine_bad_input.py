@@ -48,7 +48,7 @@ BAD_ANYWHERE: list[tuple[str, Event, str]] = [
     ("word", Event("bad", {**X, "a": "warm"}, 1.0), "wrong_type"),
     ("nan label", Event("bad", X, math.nan), "not_finite"),
     ("nan late label", Event("bad", y=math.nan), "not_finite"),
-    ("unmatched", Event("bad", y=1.0), "unmatched_label"),
+    ("unmatched", Event("bad", y=1.0), "unknown_label"),
     ("list label", Event("bad", X, [1.0]), "wrong_type"),  # type: ignore[arg-type]
     ("dict late label", Event("bad", y={"v": 1}), "wrong_type"),  # type: ignore[arg-type]
     ("endless integer", Event("bad", X, 10**400), "not_finite"),
@@ -112,7 +112,9 @@ def test_a_question_that_is_waiting_is_not_asked_twice(chunk: int) -> None:
     assert len(of(Predicted, outputs)) == 1
     scored = of(Scored, engine.observe([Event("a", y="up")]))
     assert [s.id for s in scored] == ["a"]
-    assert len(of(Predicted, engine.observe([Event("a", {"v": 2.0})]))) == 1  # free again
+    (again,) = engine.observe([Event("a", {"v": 2.0}, "up")])  # delivered twice
+    assert isinstance(again, Rejected)
+    assert again.reason == "duplicate_id"
 
 
 def test_a_label_counts_once() -> None:
@@ -120,7 +122,7 @@ def test_a_label_counts_once() -> None:
     run(engine, [Event("a", {"v": 1.0}), Event("a", y="up")])
     (again,) = run(engine, [Event("a", y="up")])
     assert isinstance(again, Rejected)
-    assert again.reason == "unmatched_label"
+    assert again.reason == "duplicate_label"
 
 
 def test_wild_numbers_do_not_poison_the_model() -> None:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from learner_tasks import CLASSES_ONLY, RULES
 
 from scenarios.bench import Book, Job, compare, finish, run_job
 from scenarios.bench.jobs import cards, check, unfit
@@ -58,7 +59,8 @@ def test_a_run_is_told_by_steps_and_the_same_seed_gives_the_same_bits() -> None:
 
 def test_every_learner_does_the_protocol_on_the_same_tasks() -> None:
     suite_has = {model.partition("@")[0] for model in SUITE.models}
-    assert suite_has == set(components("learners"))
+    elsewhere = {"matching", *CLASSES_ONLY, *RULES}  # in the suites few-shot, learned-optimisers
+    assert suite_has == set(components("learners")) - elsewhere
     done = [finish(run_job(job(model, rows=2)), SUITE, "") for model in SUITE.models]
     book = Book([kept.record for kept in done], compare(done))
     (table,) = SUITE.summarise(book) if SUITE.summarise else []
@@ -95,9 +97,22 @@ def test_nothing_is_solved_for_in_no_steps() -> None:
     assert found["mse@1"] == found["mse@10"]
 
 
+def test_intervals_are_judged_by_what_they_cover() -> None:
+    done = [finish(run_job(job(model, rows=4)), SUITE, "") for model in ("alpaca@1", "maml@1")]
+    ours, other = (kept.record for kept in done)
+    assert 0.5 < ours.metric["coverage"] <= 1.0
+    assert "coverage" not in other.metric
+    assert SUITE.gates is not None
+    for share, ok in ((0.86, False), (0.88, True), (0.94, False)):
+        ours.metric["coverage"] = share
+        told = [gate for gate in SUITE.gates(Book([ours, other], [])) if "cover" in gate.text]
+        assert [gate.ok for gate in told] == [ok]
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
+        ("pcoc@1", "for values there is alpaca"),
         ("maml", "expected a meta-learner as NAME@STEPS, 1 to 10 steps, such as maml@1"),
         ("maml@0", "as NAME@STEPS"),
         ("maml@11", "as NAME@STEPS"),

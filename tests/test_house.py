@@ -20,10 +20,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
      "streammeta.pending", "streammeta.encode", "streammeta.reference", "streammeta.conformal"),
     ("streammeta.sources", "streammeta.sinks", "streammeta.store", "streammeta.metrics",
      "streammeta.engine", "streammeta.core", "streammeta.challengers", "streammeta.units",
-     "streammeta.state", "streammeta.watching"),
+     "streammeta.state", "streammeta.together", "streammeta.watching",
+     "streammeta.twin"),
     ("streammeta.runtime", "streammeta.testing", "streammeta.pretraining",
-     "streammeta.estimators"),
-    ("scenarios", "streammeta.report"),
+     "streammeta.estimators", "streammeta.charts"),
+    ("scenarios", "streammeta.report", "streammeta.dashboards", "streammeta.serve",
+     "streammeta.live"),
     ("streammeta.cli", "streammeta.config_file"),
 )  # fmt: skip
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -36,7 +38,6 @@ ARROWS = {
     ("streammeta.pooling", "streammeta.mixture"),
     ("streammeta.pooling", "streammeta.experts"),
     ("streammeta.pending", "streammeta.pooling"),
-    ("scenarios", "streammeta.report"),
     ("streammeta.engine", "streammeta.core"),
     ("streammeta.engine", "streammeta.state"),
     ("streammeta.engine", "streammeta.units"),
@@ -52,6 +53,12 @@ ARROWS = {
     ("streammeta.challengers", "streammeta.units"),
     ("streammeta.challengers", "streammeta.state"),
     ("streammeta.units", "streammeta.state"),
+    ("streammeta.units", "streammeta.together"),
+    ("streammeta.core", "streammeta.together"),
+    ("streammeta.state", "streammeta.together"),
+    ("streammeta.twin", "streammeta.state"),
+    ("streammeta.twin", "streammeta.together"),
+    ("streammeta.twin", "streammeta.core"),  # a twin answers as the model does
     ("streammeta.scores", "streammeta.events"),
     ("streammeta.sinks", "streammeta.sources"),  # both ends of a broker reach it the same way
     ("streammeta.config_file", "streammeta.cli"),

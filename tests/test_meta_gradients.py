@@ -6,12 +6,14 @@ autograd differentiates; no code is shared but the network and the loss.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from learner_tasks import tasks_of
 from torch import Tensor
 
 from streammeta.errors import UsageError
@@ -143,14 +145,162 @@ def through_the_solution(learner: GradientLearner, state: State, one: Plain) -> 
     return total
 
 
+def through_the_belief(learner: GradientLearner, state: State, one: Plain) -> Tensor:
+    """ALPaCA: support and query are one normal vector, of which the support is then known."""
+    x, y, mask = one.support
+    far, wanted, counts = one.query
+    last = learner.net.layers()[-1]  # type: ignore[attr-defined]
+    head = state.theta[last.start :].unsqueeze(1)
+    spread, noise = state.extra[:-1].view(last.n_in + 1, -1), state.extra[-1].exp()
+    rows = torch.cat([x[mask > 0], far])
+    h = learner.net.features(state.theta, rows)  # type: ignore[attr-defined]
+    h = torch.cat([h, torch.ones_like(h[:, :1])], 1)
+    joint = noise * (torch.eye(len(rows), dtype=h.dtype) + h @ spread @ spread.T @ h.T)
+    n = int(mask.sum())
+    gain = torch.linalg.solve(joint[:n, :n], joint[:n, n:]).T
+    mean = (h[n:] @ head).squeeze(1) + gain @ (y[mask > 0] - (h[:n] @ head).squeeze(1))
+    variance = (joint[n:, n:] - gain @ joint[:n, n:]).diagonal()
+    told = -torch.distributions.Normal(mean, variance.sqrt()).log_prob(wanted)
+    total = masked_mean(told, counts)
+    if learner.outer.modulation is not None:
+        total = (1.0 - torch.exp(-learner.outer.modulation * total)) * total
+    return total
+
+
+def through_the_means(learner: GradientLearner, state: State, one: Plain) -> Tensor:
+    """Prototypical networks: squared distances to means, less what is the same for all classes."""
+    x, y, _ = (part[one.support[2] > 0] for part in one.support)
+    net: Any = learner.net
+    h, asked = (net.features(state.theta, rows) for rows in (x, one.query[0]))
+    scores = list(net.apply(state.theta, one.query[0]).T[:CLASSES])
+    for k in {int(label) for label in y}:
+        away = (asked - h[y == k].mean(0)).square().sum(1)
+        scores[k] = state.extra.exp() * (asked.square().sum(1) - away)
+    return modulated(learner, one, torch.stack(scores, 1))
+
+
+def through_the_attention(learner: GradientLearner, state: State, one: Plain) -> Tensor:
+    """Matching networks: votes by cosine, one more from the meta-parameters."""
+    x, y, _ = (part[one.support[2] > 0] for part in one.support)
+    net: Any = learner.net
+    h, asked = (net.features(state.theta, rows) for rows in (x, one.query[0]))
+    own = net.apply(state.theta, one.query[0])
+    like = torch.cosine_similarity(asked[:, None], h[None], -1)
+    votes = (state.extra[0].exp() * like).exp()
+    if learner.task == "regression":
+        last = state.extra[1].exp()
+        value = (votes @ y + last * own[:, 0]) / (votes.sum(1) + last)
+        return modulated(learner, one, value[:, None])
+    scores = [(votes[:, y == k].sum(1) + own[:, k].exp()).log() for k in range(CLASSES)]
+    return modulated(learner, one, torch.stack(scores, 1))
+
+
+def modulated(learner: GradientLearner, one: Plain, outputs: Tensor) -> Tensor:
+    """Query loss of outputs, as the outer update wants it."""
+    _, y, mask = one.query
+    total = masked_mean(losses(outputs, y, one.kind), mask)
+    if learner.outer.modulation is not None:
+        total = (1.0 - torch.exp(-learner.outer.modulation * total)) * total
+    return total
+
+
+def through_the_clouds(learner: GradientLearner, state: State, one: Plain) -> Tensor:
+    """PCOC: class by class, the density of a cloud around its mean times how frequent it is."""
+    x, y, mask = one.support
+    far, wanted, counts = one.query
+    net, last = learner.net, learner.net.layers()[-1]  # type: ignore[attr-defined]
+    weight = state.theta[last.start : last.bias].view(last.n_in, last.n_out)[:, :CLASSES]
+    bias = state.theta[last.bias : last.end][:CLASSES]
+    variance, pseudo = state.extra[:-1].exp().view(2, -1)
+    h, q = (net.features(state.theta, rows) for rows in (x, far))  # type: ignore[attr-defined]
+    prior = weight * variance.unsqueeze(1)
+    share = torch.softmax(bias + 0.5 * (prior**2 / variance.unsqueeze(1)).sum(0), 0)
+    joint = []
+    for label in range(CLASSES):
+        mine = h[(y == label) & (mask > 0)]
+        mean = (pseudo * prior[:, label] + mine.sum(0)) / (pseudo + len(mine))
+        cloud = torch.distributions.Normal(mean, variance.sqrt()).log_prob(q).sum(1)
+        joint.append(cloud + (state.extra[-1].exp() * share[label] + len(mine)).log())
+    told = -torch.log_softmax(torch.stack(joint, 1), 1)
+    total = masked_mean(told.gather(1, wanted.long().unsqueeze(1)).squeeze(1), counts)
+    if learner.outer.modulation is not None:
+        total = (1.0 - torch.exp(-learner.outer.modulation * total)) * total
+    return total
+
+
+def by_a_rule(learner: GradientLearner, state: State, one: Plain) -> Tensor:
+    """Both learned update rules, weight by weight, with torch's own LSTM cells."""
+    rule, theta, units = state.extra, state.theta, learner.units  # type: ignore[attr-defined]
+    of_cells = learner.cells()  # type: ignore[attr-defined]
+    memory = [theta.new_zeros(2, len(theta), units) for _ in of_cells]
+    gates = theta.new_zeros(2, len(theta))
+    judged = []
+    for _ in range(STEPS):
+        at = theta.detach().requires_grad_()
+        loss = one.on(one.support, at)
+        (gradient,) = torch.autograd.grad(loss, at)
+        h, place = in_two(gradient), 0
+        if learner.__class__.__name__ == "MetaLstm":
+            h = torch.cat([h, in_two(loss.detach()[None]).expand(len(theta), -1)], 1)
+        for i, cell in enumerate(of_cells):
+            flat = rule[place : place + cell.n_params]
+            h, c = torch_cell(flat, h, memory[i], units)
+            memory[i] = torch.stack([h, c])
+            place += cell.n_params
+        if learner.__class__.__name__ == "MetaLstm":
+            said = []
+            for gate, row in zip(gates, rule[place:].view(2, -1), strict=True):
+                seen = torch.cat([h, theta[:, None], gate[:, None]], 1)
+                said.append(torch.sigmoid(seen @ row[:-1] + row[-1]))
+            gates = torch.stack(said)
+            theta = gates[1] * theta - gates[0] * gradient
+        else:
+            out = rule[place:].view(-1, 2)
+            a, b = (h @ out[:-1] + out[-1]).T
+            theta = theta - 0.1 * torch.exp(3.0 * torch.tanh(a / 3.0)) * gradient + 0.1 * b
+        judged.append(one.on(one.query, theta))
+    whole = sum(judged) / STEPS
+    assert isinstance(whole, Tensor)
+    return judged[-1] if learner.__class__.__name__ == "MetaLstm" else whole
+
+
+def in_two(value: Tensor) -> Tensor:
+    """As the paper's appendix A: a logarithm and a sign, or -1 and the value made large."""
+    rows = [
+        [math.log(abs(v)) / 10.0, math.copysign(1.0, v)]
+        if abs(v) >= math.exp(-10.0)
+        else [-1.0, math.exp(10.0) * v]
+        for v in value.tolist()
+    ]
+    return torch.tensor(rows, dtype=value.dtype)
+
+
+def torch_cell(flat: Tensor, x: Tensor, memory: Tensor, units: int) -> tuple[Tensor, Tensor]:
+    cell = torch.nn.LSTMCell(x.shape[1], units, dtype=x.dtype)
+    weight = flat[: -4 * units].view(-1, 4 * units).T
+    named = {
+        "weight_ih": weight[:, : x.shape[1]],
+        "weight_hh": weight[:, x.shape[1] :],
+        "bias_ih": flat[-4 * units :],
+        "bias_hh": torch.zeros_like(flat[-4 * units :]),
+    }
+    found: tuple[Tensor, Tensor] = torch.func.functional_call(cell, named, (x, tuple(memory)))
+    return found
+
+
 EXACT: dict[str, Callable[[GradientLearner, State, Plain], Tensor]] = {
     "maml": through_all_weights,
     "anil": through_all_weights,
     "meta_sgd": through_all_weights,
     "cavia": through_the_context,
     "r2d2": through_the_solution,
+    "alpaca": through_the_belief,
+    "pcoc": through_the_clouds,
+    "prototypical": through_the_means,
+    "matching": through_the_attention,
 }
-STATED = ("fomaml", "reptile", "fine_tuning")
+RULES = ("meta_lstm", "learned_optimiser")
+STATED = ("fomaml", "reptile", "fine_tuning", *RULES)
 CASES = [
     *((name, {}) for name in EXACT),
     ("maml", {"each_step": 0.5}),
@@ -159,8 +309,16 @@ CASES = [
     ("anil", {"modulation": 0.5, "proximity": 0.2}),
     ("cavia", {"modulation": 1.0}),
     ("r2d2", {"modulation": 1.0}),
+    ("alpaca", {"modulation": 0.1}),
+    ("pcoc", {"modulation": 1.0}),
+    ("prototypical", {"modulation": 1.0}),
+    ("matching", {"modulation": 1.0}),
 ]
-every_case = pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+every_case = pytest.mark.parametrize(
+    ("name", "options", "task"),
+    [(name, options, task) for name, options in CASES for task in tasks_of(name)],
+    ids=str,
+)
 
 
 def moved(state: State, **parts: Tensor) -> State:
@@ -175,7 +333,6 @@ def test_every_learner_is_judged_here() -> None:
 
 
 @every_case
-@both_tasks
 def test_the_meta_gradient_is_autograds_through_the_plain_loop(
     name: str, options: dict[str, Any], task: Task
 ) -> None:
@@ -199,7 +356,6 @@ def test_the_meta_gradient_is_autograds_through_the_plain_loop(
 
 
 @every_case
-@both_tasks
 def test_the_meta_gradient_is_the_slope_of_finite_differences(
     name: str, options: dict[str, Any], task: Task
 ) -> None:
@@ -225,6 +381,22 @@ def test_the_meta_gradient_is_the_slope_of_finite_differences(
             for i in range(3):
                 rise = value(part, at + step * d, i) - value(part, at - step * d, i)
                 torch.testing.assert_close(by[i] @ d, rise / (2 * step), rtol=1e-5, atol=1e-6)
+
+
+@both_tasks
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_is_trained_through_its_steps_with_gradients_as_given(name: str, task: Task) -> None:
+    learner, batch = make(name, task), tasks(task)
+    state = start(learner)
+    noise = np.random.default_rng(2).normal(0.0, 0.3, state.extra.shape)
+    state = state._replace(extra=state.extra + torch.from_numpy(noise))
+    found = learner.slopes(state, batch, CLASSES)
+    for i in range(3):
+        leaves = [part.clone().requires_grad_() for part in (state.theta, state.extra)]
+        there = state._replace(theta=leaves[0], extra=leaves[1])
+        wanted = torch.autograd.grad(by_a_rule(learner, there, Plain(learner, batch, i)), leaves)
+        for part, expected in zip((found.by_theta, found.by_extra), wanted, strict=True):
+            torch.testing.assert_close(part[i], expected, rtol=0, atol=1e-11)
 
 
 @both_tasks
@@ -317,9 +489,26 @@ def test_r2d2_refuses_what_it_cannot_do() -> None:
         make("r2d2", "regression", each_step=0.5)
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "options", "words"),
+    [
+        ("alpaca", "regression", {"gated": True}, "about inner steps"),
+        ("alpaca", "classification", {}, "for classes there is pcoc"),
+        ("pcoc", "classification", {"proximity": 0.5}, "about inner steps"),
+        ("pcoc", "regression", {}, "for values there is alpaca"),
+    ],
+)
+def test_closed_forms_refuse_what_they_cannot_do(
+    name: str, task: Task, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        make(name, task, **options)
+
+
 def test_slopes_have_a_row_for_each_task() -> None:
     for name in components("learners"):
-        learner = make(name, "regression")
-        found = learner.slopes(start(learner), tasks("regression"), CLASSES)
+        task = tasks_of(name)[-1]
+        learner = make(name, task)
+        found = learner.slopes(start(learner), tasks(task), CLASSES)
         assert isinstance(found, Slopes)
         assert {len(part) for part in found} == {3}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from learner_tasks import PAIRS, REGRESSORS, tasks_of
 from torch import Tensor
 
 from streammeta.config import ModelConfig, OuterConfig
@@ -24,12 +25,13 @@ from streammeta.meta.parameters import MetaParameters
 from streammeta.registry import components, load
 
 LEARNERS = tuple(components("learners"))
-TASKS: tuple[Task, ...] = ("classification", "regression")
 CLASSES = 3
+CLASSIFY: Task = "classification"
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 every_learner = pytest.mark.parametrize("name", LEARNERS)
-both_tasks = pytest.mark.parametrize("task", TASKS)
+every_regressor = pytest.mark.parametrize("name", REGRESSORS)
+every_task = pytest.mark.parametrize(("name", "task"), PAIRS)
 
 
 def make(name: str, task: Task, **changes: Any) -> MetaLearner:
@@ -173,8 +175,7 @@ LAWS: tuple[Callable[[MetaLearner], None], ...] = (
 )
 
 
-@every_learner
-@both_tasks
+@every_task
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 def test_law(law: Callable[[MetaLearner], None], task: Task, name: str) -> None:
     law(make(name, task))
@@ -195,7 +196,7 @@ def sines(rng: np.random.Generator, n: int, rows: int = 10) -> Batch:
     return Batch(*draw(), *draw())
 
 
-@every_learner
+@every_regressor
 def test_longer_adaptation_than_it_was_trained_for_does_not_diverge(name: str) -> None:
     net, rng = Net((1, 20, 20, 1)), np.random.default_rng(0)
     make_it = load("learners", name)
@@ -231,8 +232,7 @@ def parts(batch: Batch) -> list[Any]:
     return [part.float().numpy() for part in batch]
 
 
-@every_learner
-@both_tasks
+@every_task
 def test_saved_meta_parameters_go_on_as_if_nothing_had_happened(name: str, task: Task) -> None:
     batch = tasks(make(name, task))
     meta = meta_parameters(name, task)
@@ -249,7 +249,7 @@ def test_saved_meta_parameters_go_on_as_if_nothing_had_happened(name: str, task:
     assert meta.updates == copy.updates == 6
 
 
-@every_learner
+@pytest.mark.parametrize("name", [n for n, task in PAIRS if task == CLASSIFY])
 def test_room_for_more_classes_keeps_what_was_learned(name: str) -> None:
     learner = make(name, "classification")
     batch = tasks(learner)
@@ -272,12 +272,15 @@ def test_room_for_more_classes_keeps_what_was_learned(name: str) -> None:
 
 @every_learner
 def test_meta_parameters_travel_in_a_file(name: str, tmp_path: Any) -> None:
-    meta, _ = meta_parameters(name, "regression").update(parts(tasks(make(name, "regression"))), 1)
+    task = tasks_of(name)[-1]
+    batch = parts(tasks(make(name, task)))
+    meta, _ = meta_parameters(name, task).update(batch, CLASSES if task == CLASSIFY else 1)
     write_initial(tmp_path / "made" / "init.safetensors", {name: meta})
-    fresh = meta_parameters(name, "regression", seed=5)
+    fresh = meta_parameters(name, task, seed=5)
     read = read_initial(tmp_path / "made" / "init.safetensors", name, fresh)
     assert torch.equal(read.state.theta, meta.state.theta)
     assert torch.equal(read.state.log_rates, meta.state.log_rates)
+    assert torch.equal(read.state.extra, meta.state.extra)
     assert read.state.taken == 0
 
 
@@ -298,12 +301,15 @@ def test_options_of_the_outer_update_come_from_the_config() -> None:
 
 @every_learner
 def test_the_default_model_adapts_challengers_with_any_learner(name: str) -> None:
-    engine = Engine(ModelConfig(task="regression", learner=name, hidden=(8,), meta_every=4))
+    task = tasks_of(name)[-1]
+    engine = Engine(ModelConfig(task=task, learner=name, hidden=(8,), meta_every=4))
     rng = np.random.default_rng(0)
     outputs: list[Output] = []
     for i in range(300):
         a, b = rng.normal(size=2)
-        y = float(a - b) if i < 150 else float(3.0 + b - 2.0 * a)
+        y: Any = float(a - b) if i < 150 else float(3.0 + b - 2.0 * a)
+        if task == CLASSIFY:
+            y = "up" if y > 0 else "down"
         outputs += engine.observe([Event(str(i), {"a": float(a), "b": float(b)}, y)])
         outputs += engine.replay()
     adapted = [o for o in outputs if isinstance(o, Adapted)]
@@ -323,8 +329,7 @@ def test_the_default_model_adapts_challengers_with_any_learner(name: str) -> Non
 
 @pytest.mark.cuda
 @needs_cuda
-@every_learner
-@both_tasks
+@every_task
 def test_cpu_and_cuda_agree(name: str, task: Task) -> None:
     learner = make(name, task)
     here, batch = start(learner, torch.float32), tasks(learner, dtype=torch.float32)
@@ -343,8 +348,7 @@ def test_cpu_and_cuda_agree(name: str, task: Task) -> None:
 
 @pytest.mark.cuda
 @needs_cuda
-@every_learner
-@both_tasks
+@every_task
 def test_the_loop_adapts_and_learns_to_adapt_on_the_device(name: str, task: Task) -> None:
     engine = Engine(ModelConfig(task=task, learner=name, device="cuda", hidden=(8,), meta_every=4))
     rng = np.random.default_rng(0)

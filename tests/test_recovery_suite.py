@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from learner_tasks import RULES
 
 from scenarios import pretrained
 from scenarios.bench import Book, Job, compare, finish, jobs, run_job
 from scenarios.bench.jobs import Outcome, cards, unfit
 from scenarios.prequential import Result
 from scenarios.pretrained import HISTORY_SHARE, PRETRAINED, RECIPES
-from scenarios.scenario import Card
+from scenarios.scenario import Card, scenario
 from scenarios.suites.recovery import (
     EARLY,
     HORIZON,
@@ -27,8 +28,9 @@ from scenarios.suites.recovery import (
     recovered,
     segments,
 )
+from streammeta.meta.learner import tasks_of
 from streammeta.meta.training import Plan
-from streammeta.registry import components
+from streammeta.registry import components, load
 from streammeta.scores import scores_for
 
 
@@ -115,11 +117,16 @@ def test_gates_are_about_related_tasks_and_say_what_was_measured() -> None:
 
 def test_every_learner_and_every_recipe_has_its_row() -> None:
     named = {model.partition("@")[2] for model in SUITE.models if model.startswith("learner@")}
-    assert named == set(components("learners")) - {"fine_tuning"}
+    elsewhere = {"fine_tuning", "prototypical", "matching", *RULES}  # in the suite few-shot
+    assert named == set(components("learners")) - elsewhere
     assert set(RECIPES) <= set(SUITE.models)
     assert leaves_out(OPEN[0], "learner@maml")
     assert not leaves_out(OPEN[0], "offline_online")
-    assert not any(leaves_out(stream, model) for stream in RELATED for model in SUITE.models)
+    for stream in RELATED:
+        task = scenario(stream, rows=1000).card.task
+        for model in SUITE.models:
+            fits = task in tasks_of(load("learners", model.partition("@")[2] or "maml"))
+            assert leaves_out(stream, model) is not fits
 
 
 # -- models that were trained before -------------------------------------------------------------

@@ -18,6 +18,7 @@ from scenarios.bench.book import (
     interval_of,
     loss_series,
     read_book,
+    series_of,
 )
 from scenarios.bench.jobs import (
     Outcome,
@@ -65,6 +66,7 @@ __all__ = [
     "read_book",
     "run_job",
     "run_jobs",
+    "series_of",
     "spread",
     "standard",
     "stop_now",

@@ -7,7 +7,7 @@ what ``--json`` writes: a table in the results can be had again from the file be
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, reduce
 from pathlib import Path
@@ -22,6 +22,7 @@ from scenarios.bench.jobs import Outcome
 from scenarios.bench.recovery import Recovery, recovery
 from scenarios.bench.statistics import Interval, bootstrap, student
 from scenarios.bench.suite import Suite
+from scenarios.prequential import Result
 from scenarios.scenario import Card, Span
 from streammeta.errors import SourceError
 
@@ -376,16 +377,28 @@ def _judge(alarms: Sequence[int], drifts: Sequence[Span], rows: int) -> Report:
 def loss_series(outcome: Outcome) -> Iterator[tuple[NDArray[np.float64], tuple[Span, ...]]]:
     """Of every key (or of the stream, where there are none): its losses, each in the row of the
     value that it was asked for, nan where no row was scored; and its drifts in those rows."""
-    card, result = outcome.card, outcome.result
+    card = outcome.card
+    return series_of(outcome.result, card.drifts, card.key_drifts, card.horizon)
+
+
+def series_of(
+    result: Result,
+    drifts: Sequence[Span],
+    key_drifts: Mapping[str, Sequence[Span]],
+    ahead: int = 0,
+) -> Iterator[tuple[NDArray[np.float64], tuple[Span, ...]]]:
+    """The same for any drifts: those of the stream, or of keys in rows of the key.
+
+    ``ahead``: rows between a question and the value that it asks for.
+    """
     rows, losses = np.array(result.rows, np.int64), np.array(result.losses, np.float64)
     if not len(rows):
         return
-    ahead = card.horizon
-    if not card.key_drifts:
+    if not key_drifts:
         first = int(rows.min()) + ahead
         whole = np.full(int(rows.max()) + ahead + 1, np.nan)
         whole[rows + ahead] = losses
-        yield whole[first:], tuple((a - first, b - first) for a, b in card.drifts)
+        yield whole[first:], tuple((a - first, b - first) for a, b in drifts)
         return
     keys = np.array(result.keys, np.int64)
     places = np.array(result.key_rows, np.int64)
@@ -393,7 +406,7 @@ def loss_series(outcome: Outcome) -> Iterator[tuple[NDArray[np.float64], tuple[S
         mine = np.full(int((keys == number).sum()) + ahead, np.nan)
         scored = keys[rows] == number
         mine[places[rows[scored]] + ahead] = losses[scored]
-        yield mine, tuple(card.key_drifts.get(key, ()))
+        yield mine, tuple(key_drifts.get(key, ()))
 
 
 def _recovery(outcome: Outcome) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ stand beside its score, never instead of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,10 @@ from scenarios.scenario import Span
 
 BEFORE = 200  # rows before a drift that make the level, fewer where the segment is younger
 WINDOW = 50  # rows whose mean must be back at the level
+AROUND = (100, 400)  # rows before and after a drift that a curve shows
+BINS = 80  # points of a curve at most
+VALUES = 40  # losses behind each of its points at least
+ENOUGH = 3  # drifts from which on there is an interval
 LEAST = 20  # rows that a segment must have before a drift, and after its end, to be judged
 
 
@@ -88,3 +92,72 @@ def _after(
 
 
 _TINY = 1e-9  # sums of floats
+
+
+class Aligned(NamedTuple):
+    """Losses around drifts: ``rows`` of the middle of each bin, counted from the drift's start;
+    ``mean`` over the drifts with ``low`` and ``high``, its 95 % interval (normal approximation),
+    all of shape (bins,). With fewer than three drifts there is no interval: both are the mean.
+    """
+
+    drifts: int
+    rows: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def aligned(
+    series: Sequence[tuple[NDArray[np.float64], Sequence[Span]]],
+    before: int = AROUND[0],
+    after: int = AROUND[1],
+    bins: int = BINS,
+) -> Aligned | None:
+    """The losses of all series from ``before`` rows before every drift to ``after`` rows behind it.
+
+    A drift's rows end where the segment ends, on both sides: at the neighbours. Where half of the
+    segments are shorter than that, the curve ends at their median. ``None`` where there is no
+    drift with ``LEAST`` rows on both sides.
+
+    >>> losses = np.repeat([0.0, 1.0, 0.0], [100, 40, 160])
+    >>> found = aligned([(losses, [(100, 100)])], before=80, after=120, bins=5)
+    >>> found.rows, found.mean
+    (array([-60., -20.,  20.,  60., 100.]), array([0., 0., 1., 0., 0.]))
+    """
+    pieces = [
+        (losses, start, last, end)
+        for losses, spans in series
+        for last, start, end in _segments(len(losses), spans)
+    ]
+    if not pieces:
+        return None
+    after = min(after, int(np.median([end - start for _, start, _, end in pieces])))
+    before = min(before, int(np.median([start - last for _, start, last, _ in pieces])))
+    width = max(1, -(-(before + after) // bins), -(-VALUES // len(pieces)))
+    left, right = before // width, after // width
+    found = np.full((len(pieces), left + right), np.nan)
+    for i, (losses, start, last, end) in enumerate(pieces):
+        cut = np.full((left + right) * width, np.nan)
+        begin = start - left * width
+        low, high = max(begin, last), min(start + right * width, end)
+        cut[low - begin : high - begin] = losses[low:high]
+        boxes = cut.reshape(left + right, width)
+        seen = np.isfinite(boxes).sum(1)
+        np.divide(np.nansum(boxes, 1), seen, out=found[i], where=seen > 0)
+    seen = np.isfinite(found).sum(0)
+    kept = seen > 0
+    found, seen = found[:, kept], seen[kept]
+    mean = np.nansum(found, 0) / seen
+    wide = np.nansum((found - mean) ** 2, 0) / np.maximum(seen - 1, 1)
+    side = np.where(seen >= ENOUGH, 1.96 * np.sqrt(wide / seen), 0.0)
+    rows = ((np.arange(left + right) - left + 0.5) * width)[kept]
+    return Aligned(len(pieces), rows, mean, mean - side, mean + side)
+
+
+def _segments(n: int, spans: Sequence[Span]) -> Iterator[tuple[int, int, int]]:
+    """Of every drift that can be judged: the drift before it, its start, and the one behind it."""
+    starts = sorted({start for start, _ in spans if 0 < start < n})
+    edges = [0, *starts, n]
+    for last, start, end in zip(edges, starts, edges[2:], strict=False):
+        if min(start - last, end - start) >= LEAST:
+            yield last, start, end

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from streammeta.report import Line
+from streammeta.charts import Line
 
 if TYPE_CHECKING:
     from scenarios.bench.book import Book

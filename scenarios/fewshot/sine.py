@@ -11,6 +11,7 @@ import math
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from statistics import NormalDist
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from scenarios.bench.jobs import Outcome
 from scenarios.prequential import Progress, Result, peak_rss_mb
 from scenarios.scenario import Card
 from streammeta.errors import UsageError
+from streammeta.meta.alpaca import Alpaca
 from streammeta.meta.gradient_based import GradientLearner
 from streammeta.meta.learner import Batch, State
 from streammeta.meta.net import Net
@@ -39,6 +41,8 @@ TEST_TASKS, TEST_ROWS = 2_000, 100  # rows that judge each of the adapted networ
 HELD_OUT = 200  # tasks that choose the state that is tested
 STEPS = (0, 1, 2, 5, 10)  # inner steps that are tested
 MAIN = "mse@1"
+COVERAGE = "coverage"  # of the central intervals of a learner that tells variances
+CONFIDENCE = 0.9  # that they are meant to have
 UPDATES = 25  # outer steps for each test task: 50,000 in full; half where one costs more
 TRAIN, VALIDATE, TEST = 1, 2, 3  # streams of random numbers
 
@@ -123,7 +127,7 @@ class Sine:
     def run(self, job: Job, progress: Progress | None = None) -> Outcome:
         """Meta-train, then adapt to every test task."""
         card, learner, shots = self.card(job), learner_of(job.model), _shots(job)
-        costly = learner.steps > 1 or isinstance(learner, R2D2)
+        costly = learner.steps > 1 or isinstance(learner, R2D2 | Alpaca)
         iterations = max(1, UPDATES * card.rows // (2 if costly else 1))
         training = MetaTraining(
             learner,
@@ -140,6 +144,8 @@ class Sine:
         tasks = sines(shots, TEST_ROWS)(np.random.default_rng([job.seed, TEST]), card.rows)
         errors = {steps: squared_errors(learner, training.best, tasks, steps) for steps in STEPS}
         named = {f"mse@{steps}": float(error.mean()) for steps, error in errors.items()}
+        if isinstance(learner, Alpaca):
+            named[COVERAGE] = covered(learner, training.best, tasks)
         scores = Measured({MAIN: named[MAIN], **named}, card.rows, higher_is_better=False)
         result = Result(job.model, job.seed, job.chunk, "regression", scores, seconds)
         result.events, result.peak_rss_mb = training.iteration, peak_rss_mb()
@@ -159,6 +165,15 @@ def squared_errors(
         found = learner.predict(fast, tasks.query_x)[..., 0] - tasks.query_y
         each: NDArray[np.float64] = found.double().square().mean(-1).numpy()
     return each
+
+
+def covered(learner: Alpaca, state: State, tasks: Batch) -> float:
+    """Which share of the query's values lies in their central ``CONFIDENCE`` intervals."""
+    with torch.no_grad():
+        belief = learner.learn(state, *tasks[:3])
+        told = learner.predictive(state, belief, tasks.query_x)
+        half = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2.0) * told.variance.sqrt()
+        return float(((tasks.query_y - told.mean).abs() <= half).double().mean())
 
 
 def _shots(job: Job) -> int:

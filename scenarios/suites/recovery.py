@@ -13,7 +13,7 @@ from scenarios.bench import Book, Gate, Outcome, Record, Suite, Summary, loss_se
 from scenarios.bench.tables import signed
 from scenarios.open_stream import unavailable
 from scenarios.pretrained import HISTORY_SHARE, PLAN
-from streammeta.report import Line
+from streammeta.charts import Line
 
 HORIZON = 200  # rows after a drift that count
 LEAST = 40  # rows that a segment has at least
@@ -32,7 +32,15 @@ RELATED = (
     "sensors",
 )
 OPEN = ("open:elec2", "open:weather", "open:interchanging_rbf")
-LEARNERS = ("meta_sgd", "maml", "fomaml", "anil", "reptile", "cavia", "r2d2")
+LEARNERS = (
+    "meta_sgd", "maml", "fomaml", "anil", "reptile", "cavia", "r2d2", "alpaca", "pcoc",
+)  # fmt: skip
+#: Streams whose labels a learner is not for: classes, values.
+NOT_FOR = {
+    "learner@alpaca": ("sine | drift('recurring', every=200)",
+                       "stagger | drift('recurring', every=200)"),
+    "learner@pcoc": ("sine_switch", "linear_switch", "sensors"),
+}  # fmt: skip
 ROWS = 20_000
 ABOUT = f"""
 Area: the loss (errors, or units of the target) summed over the {HORIZON} rows after a drift,
@@ -203,8 +211,10 @@ def gates(book: Book) -> list[Gate]:
 
 
 def leaves_out(stream: str, model: str) -> bool:
-    """On recorded data only what the default is compared with, and what a history is worth."""
-    return stream in OPEN and model.startswith("learner@")
+    """On recorded data only what the default is compared with, and what a history is worth; a
+    learner for values is left out on classes, and the other way round."""
+    recorded = stream in OPEN and model.startswith("learner@")
+    return recorded or stream in NOT_FOR.get(model, ())
 
 
 def _ratio(above: float, below: float) -> float:
@@ -236,7 +246,7 @@ def _curve(runs: Sequence[Record]) -> tuple[Sequence[float], Sequence[float]]:
 SUITE = Suite(
     name="recovery",
     summary="what meta-learning buys after a drift, online and offline",
-    minutes=100,
+    minutes=105,
     streams=(*RELATED, *OPEN),
     models=(
         OURS,

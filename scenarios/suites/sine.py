@@ -6,15 +6,17 @@ from collections.abc import Sequence
 
 from scenarios.bench import Book, Gate, Record, Suite, Summary
 from scenarios.bench.tables import plus_minus
-from scenarios.fewshot.sine import STEPS, TEST_TASKS, UPDATES
+from scenarios.fewshot.sine import CONFIDENCE, COVERAGE, STEPS, TEST_TASKS, UPDATES
 
 ABOUT = f"""
 `NAME@STEPS` is a meta-learner trained with so many inner steps. Each run is meta-trained from
 scratch by {UPDATES * TEST_TASKS:,} outer steps of 25 tasks ({UPDATES} for each test task), half as
-many where one costs more (several inner steps, or a last layer that is solved for: `r2d2`), and
+many where one costs more (several inner steps, or a last layer that is solved for: `r2d2`,
+`alpaca`), and
 tested on {TEST_TASKS:,} new tasks after 0 to {STEPS[-1]} inner steps. ANIL has three: trained with
 one, its last layer overshoots when adapted longer. `fine_tuning` is one network trained on all
-tasks alike.
+tasks alike. Covers: the share of test values inside the central 90 % intervals of `alpaca`, the
+only one here that tells how sure it is.
 The papers' figures: MAML and Meta-SGD from
 Li et al. 2017 (arXiv 1707.09835), MT-net from Lee & Choi 2018 (arXiv 1801.05558), CAVIA from
 Zintgraf et al. 2019 (arXiv 1810.03642), whose protocol differs.
@@ -35,7 +37,10 @@ BARS = (
     (5, "meta_sgd@1", 1, 0.60),
     (20, "meta_sgd@1", 1, 0.20),
     (10, "cavia@1", 1, 0.25),
+    (10, "alpaca@1", 1, 0.05),
 )
+#: Of intervals that are to cover ``CONFIDENCE``: least and most that they may.
+COVERS = (0.87, 0.93)
 #: One-step error against that of maml@1 at 10 shots: at most so many times.
 RATIOS = (("fomaml@1", 1.5), ("anil@3", 3.0), ("reptile@5", 3.0))
 
@@ -66,10 +71,12 @@ def _table(book: Book, stream: str) -> Summary:
             model, *(f"{_mean(runs, steps):.3f}" if steps != 1 else plus_minus(runs, 3)
                      for steps in STEPS),
             "-" if known is None else f"{known:.2f}",
+            f"{_coverage(runs):.1%}" if COVERAGE in runs[0].metric else "-",
             f"{_mean_of([run.seconds for run in runs]):.0f}",
             f"{_mean_of([1e3 * run.seconds / max(1, _iterations(run)) for run in runs]):.2f}",
         ])  # fmt: skip
-    head = ["model", *(f"{steps} steps" for steps in STEPS), "published", "train s", "ms/update"]
+    head = ["model", *(f"{steps} steps" for steps in STEPS), "published", "covers", "train s",
+            "ms/update"]  # fmt: skip
     seeds = len({run.seed for run in book.of(stream=stream)})
     title = f"{stream}: mean squared error after inner steps, {seeds} seeds"
     others = ", ".join(f"{name} {value:.2f}" for name, value in printed.items() if name == "MT-net")
@@ -86,6 +93,10 @@ def gates(book: Book) -> list[Gate]:
             value = _mean(runs, steps)
             text = f"{model}, {shots}-shot, {steps} steps: {value:.3f}, at most {bar:g}"
             found.append(Gate(text, value <= bar))
+    for run in (run for run in book.of(stream="sine@10") if COVERAGE in run.metric):
+        value, (least, most) = run.value(COVERAGE), COVERS
+        told = f"{CONFIDENCE:.0%} intervals cover {value:.1%}, {least:.0%} to {most:.0%}"
+        found.append(Gate(f"{run.model}, 10-shot, seed {run.seed}: {told}", least <= value <= most))
     base = book.of(stream="sine@10", model="maml@1")
     for model, factor in RATIOS:
         runs = book.of(stream="sine@10", model=model)
@@ -110,6 +121,10 @@ def _mean(runs: Sequence[Record], steps: int) -> float:
     return _mean_of([run.value(f"mse@{steps}") for run in runs])
 
 
+def _coverage(runs: Sequence[Record]) -> float:
+    return _mean_of([run.value(COVERAGE) for run in runs])
+
+
 def _mean_of(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
@@ -121,7 +136,7 @@ def _iterations(run: Record) -> int:
 SUITE = Suite(
     name="sine",
     summary="few-shot sine regression: every meta-learner beside the papers' figures",
-    minutes=60,
+    minutes=65,
     streams=("sine@5", "sine@10", "sine@20"),
     models=(
         "maml@1",
@@ -133,6 +148,7 @@ SUITE = Suite(
         "reptile@5",
         "cavia@1",
         "r2d2@1",
+        "alpaca@1",
         "fine_tuning@1",
     ),
     seeds=(0, 1, 2),

@@ -9,7 +9,7 @@ from typing import Any
 from scenarios.bench import Book, Gate, Outcome, Suite, Summary, spread
 from scenarios.models import SGD_RATES
 from scenarios.sine_switch import TASK_ROWS
-from streammeta.report import Line, rolling_mean
+from streammeta.charts import Line, rolling_mean
 
 FROM, TO = 6, 50  # events after a switch that count, the first event after it being 1
 ROLLING = 20  # switches in the rolling mean of the picture

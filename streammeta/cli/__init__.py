@@ -14,13 +14,19 @@ import typer
 from streammeta import __version__
 from streammeta.cli import (
     bench,
+    checkpoint,
     components,
+    dashboards,
     detect,
+    doctor,
     eval_detector,
     evaluate,
+    init,
+    logs,
     pretrain,
     replay,
     run,
+    schema,
     validate,
 )
 from streammeta.errors import StreamMetaError
@@ -62,7 +68,12 @@ app.command("pretrain", epilog=pretrain.EPILOG)(pretrain.pretrain)
 app.command("detect", epilog=detect.EPILOG)(detect.detect)
 app.command("eval-detector", epilog=eval_detector.EPILOG)(eval_detector.eval_detector)
 app.command("validate", epilog=validate.EPILOG)(validate.validate)
+app.command("init", epilog=init.EPILOG)(init.init)
+app.command("schema", epilog=schema.EPILOG)(schema.schema)
+app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 app.add_typer(components.app, name="components")
+app.add_typer(dashboards.app, name="dashboards")
+app.add_typer(checkpoint.app, name="checkpoint")
 
 
 def main() -> None:
@@ -77,16 +88,16 @@ def main() -> None:
     try:
         app(prog_name="streammeta")
     except StreamMetaError as fault:
-        typer.echo(f"streammeta: {fault}", err=True)
+        logs.fault(str(fault))
         sys.exit(fault.exit_code)
     except KeyboardInterrupt:
-        typer.echo("streammeta: interrupted", err=True)
+        logs.fault("interrupted")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of stdout has gone (``| head``): nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as fault:  # noqa: BLE001 - the last line of defence, and it is reported
-        traceback.print_exc()
-        typer.echo(f"streammeta: internal error: {type(fault).__name__}: {fault}", err=True)
+        told = f"internal error: {type(fault).__name__}: {fault}"
+        logs.fault(told, exception=traceback.format_exc())
         sys.exit(INTERNAL)

@@ -11,8 +11,12 @@ from streammeta.config import ModelConfig
 from streammeta.config_file import RunConfig, SinkConfig, SourceConfig, options_of
 from streammeta.errors import ConfigError, UsageError
 from streammeta.runtime import Pace
+from streammeta.serve.inlet import ApiSource
+from streammeta.serve.server import check_extra
 from streammeta.sources import FileSource, IterableSource, Source, decide_task
 from streammeta.sources.base import Forgets
+from streammeta.sources.labelled import labelled
+from streammeta.sources.merged import MergedSource
 from streammeta.store import LocalStore
 
 if TYPE_CHECKING:
@@ -29,7 +33,8 @@ FIRST_EVENTS = 8  # read, and learned by a model that is thrown away, before a r
 class Parts:
     """What a run is made of; ``card`` is there when the stream is a scenario.
 
-    ``why`` says how the task was chosen.
+    ``why`` says how the task was chosen; ``inlet`` is the part of the source that the HTTP API
+    fills.
     """
 
     source: Source
@@ -38,15 +43,18 @@ class Parts:
     sinks: list[Sink]
     store: LocalStore | None
     card: Card | None
+    inlet: ApiSource | None = None
 
-    def make(self) -> Callable[[Snapshot | None], Engine]:
-        """What the host calls for a new or a restored engine."""
+    def make(self, *, new: bool = False) -> Callable[[Snapshot | None], Engine]:
+        """What the host calls for a new or a restored engine; ``new``: never a restored one."""
         from streammeta.engine import Engine
 
         config = self.model
 
         def engine(snapshot: Snapshot | None) -> Engine:
-            return Engine(config) if snapshot is None else Engine.restore(config, snapshot)
+            if snapshot is None or new:
+                return Engine(config)
+            return Engine.restore(config, snapshot)
 
         return engine
 
@@ -62,13 +70,18 @@ def assemble(path: Path, config: RunConfig) -> Parts:
         SourceError: the stream cannot be opened.
     """
     sinks = build_sinks(path, config.sinks)
+    if config.serve is not None:
+        check_extra()
     try:
         pace = Pace.parse(config.pace)
-        source, card, task, why = _stream(config.source, config.model.task)
+        source, card, task, why = _both(config)
     except UsageError as fault:
         raise ConfigError(f"{path}: {fault}") from fault
     model = config.model.model_copy(update={"task": task})
     first = _first_events(source)
+    inlet = source if isinstance(source, ApiSource) else _inlet(config)
+    if inlet is not None and inlet is not source:
+        source = MergedSource(source, inlet)
     if first and pace.kind == "time" and all(event.ts is None for event in first):
         raise ConfigError(
             f"{path}: pace is {config.pace!r}, by event time, but the events have none: name the "
@@ -76,7 +89,20 @@ def assemble(path: Path, config: RunConfig) -> Parts:
         )
     try_model(path, model, first)
     store = LocalStore(config.checkpoint.folder) if config.checkpoint else None
-    return Parts(source, model, why, sinks, store, card)
+    return Parts(source, model, why, sinks, store, card, inlet)
+
+
+def open_stream(config: RunConfig) -> Source:
+    """The source of a config, nothing read; its task is not decided.
+
+    Raises:
+        ConfigError, UsageError: an option cannot be used, or a package is missing.
+    """
+    if config.source is not None and config.source.plugged is not None:
+        component, options = options_of(config.source)
+        made: Source = component.load()(**options)
+        return made
+    return _both(config.model_copy(update={"labels": None}))[0]
 
 
 def _first_events(source: Source) -> list[Event]:
@@ -128,6 +154,39 @@ def build_sinks(path: Path, configs: Sequence[SinkConfig]) -> list[Sink]:
     return sinks
 
 
+def _both(config: RunConfig) -> tuple[Source, Card | None, str, str]:
+    """The stream, merged with that of its labels where they come from elsewhere."""
+    if config.source is None:
+        return _over_http(config)
+    if config.labels is None:
+        return _stream(config.source, config.model.task)
+    if config.labels.target in (None, "") and config.labels.plugged is None:
+        raise UsageError("labels: needs 'target', the column with the labels")
+    labels, _, task, why = _stream(config.labels, config.model.task)
+    events, card, _, _ = _stream(config.source, task)
+    return labelled(events, labels), card, task, f"{why}, in labels"
+
+
+def _inlet(config: RunConfig) -> ApiSource | None:
+    """What the HTTP API fills, where it has a journal."""
+    serve = config.serve
+    if serve is None or serve.journal is None:
+        return None
+    return ApiSource(serve.journal, serve.queue, serve.fsync)
+
+
+def _over_http(config: RunConfig) -> tuple[Source, Card | None, str, str]:
+    """The stream of what is sent over HTTP alone."""
+    source, task = _inlet(config), config.model.task
+    assert source is not None  # RunConfig demands one of the two
+    if task == "auto":
+        raise UsageError(
+            "model.task: events that come over HTTP have no labels to decide by before they come: "
+            "say classification or regression"
+        )
+    return source, None, task, "as configured"
+
+
 def _stream(config: SourceConfig, task: str) -> tuple[Source, Card | None, str, str]:
     if config.scenario is not None:
         from scenarios.scenario import scenario
@@ -143,7 +202,7 @@ def _stream(config: SourceConfig, task: str) -> tuple[Source, Card | None, str, 
     assert config.path is not None  # SourceConfig demands one of the two
     file = FileSource(
         config.path,
-        target=config.target,
+        target=config.target or None,
         time=config.time,
         key=config.key,
         id=config.id,

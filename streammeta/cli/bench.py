@@ -142,7 +142,7 @@ def _bench(
     from streammeta.report import require_report
 
     if report is not None:
-        require_report(report)
+        require_report(report, png=True)
     suite = plan.suite
     journal = Journal(suite, plan.jobs, cards=plan.cards)
     if fresh:
@@ -158,7 +158,7 @@ def _bench(
     for summary in tables:
         _show(show, summary)
     if report is not None:
-        _write_report(report, suite, tables)
+        _write_report(report, suite, tables, done)
     well = not (gated and done) or _gates_hold(show, suite, book)
     if failed:
         err().print(
@@ -400,30 +400,41 @@ def _pages(summary: Summary, width: int) -> list[list[int]]:
     return pages
 
 
-def _write_report(path: Path, suite: Suite, tables: Sequence[Summary]) -> None:
-    from scenarios.bench import command_line, provenance
-    from scenarios.bench.provenance import in_words
-    from streammeta.report import Report, chart, save_png
+def _write_report(
+    path: Path, suite: Suite, tables: Sequence[Summary], done: Sequence[Done]
+) -> None:
+    from streammeta.cli.pictures import bench_report
+    from streammeta.report import save_png
 
-    page = Report(f"bench {suite.name}").text(suite.summary).text(f"command: {command_line()}")
-    page.text(in_words(provenance()))
-    for summary in tables:
-        page.heading(summary.title).table(summary.head, summary.rows)
-        if summary.note:
-            page.text(summary.note)
-        if summary.lines:
-            figure = chart(
-                summary.lines,
-                x_label=summary.x_label,
-                y_label=summary.y_label,
-                logarithmic=True,
-            )
-            page.picture(figure)
-            picture = path.with_suffix(".png")
-            save_png(figure, picture)
-            err().print(f"picture: {picture}")
-    page.save(path)
+    drifts = _true_drifts(suite, done)
+    bench_report(f"bench {suite.name}", suite.summary, tables, done, drifts).save(path)
     err().print(f"report: {path}")
+    for summary in tables:
+        if summary.lines:
+            picture = path.with_suffix(".png")
+            save_png(
+                summary.lines, picture, x_label=summary.x_label, y_label=summary.y_label,
+                logarithmic=True,
+            )  # fmt: skip
+            err().print(f"picture: {picture}")
+
+
+def _true_drifts(
+    suite: Suite, done: Sequence[Done]
+) -> dict[tuple[str, int], Sequence[tuple[int, int]]]:
+    """By stream and seed, in rows of the questions, where the whole stream drifts at once."""
+    from scenarios.scenario import scenario
+
+    found: dict[tuple[str, int], Sequence[tuple[int, int]]] = {}
+    if suite.protocol:
+        return found
+    for run in (d.record for d in done):
+        if (run.stream, run.seed) not in found and run.card["drifts"] and not run.card["keys"]:
+            card = scenario(run.stream, seed=run.seed, rows=run.asked["rows"]).card
+            found[run.stream, run.seed] = [
+                (start - card.horizon, end - card.horizon) for start, end in card.drifts
+            ]
+    return found
 
 
 def _write_results(path: Path) -> None:

@@ -46,6 +46,7 @@ class Comparison:
 
     def __init__(self, config: RunConfig, compare: CompareConfig) -> None:
         source = config.source
+        assert source is not None
         assert source.scenario is not None  # a comparison needs a stream that can be had again
         fields = config.model.model_dump(exclude_unset=True, exclude={"seed", "task", "chunk"})
         overrides: tuple[tuple[str, Any], ...] = tuple(fields.items())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +13,12 @@ import typer
 from streammeta.cli.console import alarm_table, err, model_names, out, progress_lines, score_table
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from scenarios.evaluation import Question
     from scenarios.prequential import Result
+    from streammeta.cli.pictures import Watcher
 
 COUNTED_BYTES = 200_000_000  # larger files get a progress bar without a total
 
@@ -101,8 +107,13 @@ def _judge(question: Question, report: Path | None, as_json: bool) -> None:
     chosen, why = choose_task(question)
     _announce(question, chosen, why)
     results: list[Result] = []
+    watch = None
+    if report is not None:
+        from streammeta.cli.pictures import Watcher
+
+        watch = Watcher(chosen)
     with progress_lines(_count_rows(question.data, question.rows)) as lines:
-        for result in evaluate(question, chosen, lines):
+        for result in evaluate(question, chosen, lines, watch):
             results.append(result)
             if as_json:
                 typer.echo(json.dumps(result.to_json()))
@@ -113,8 +124,8 @@ def _judge(question: Question, report: Path | None, as_json: bool) -> None:
     _tell_rejected(results[0])
     if question.save_init is not None:
         err().print(f"meta-parameters: {question.save_init}", markup=False)
-    if report is not None:
-        _write_report(report, question, chosen, why, results)
+    if watch is not None and report is not None:
+        _write_report(report, question, (chosen, why), results, watch)
         err().print(f"report: {report}")
 
 
@@ -168,9 +179,44 @@ def _count_rows(path: Path, rows: int | None) -> int | None:
 
 
 def _write_report(
-    path: Path, question: Question, task: str, why: str, results: list[Result]
+    path: Path,
+    question: Question,
+    task: tuple[str, str],
+    results: Sequence[Result],
+    watch: Watcher,
 ) -> None:
     from streammeta.cli.pictures import evaluation_report
 
-    told = f"{task} of {question.target!r} ({why}), chunk {question.chunk}, seed {question.seed}"
-    evaluation_report(f"{question.data.name}", told, results).save(path)
+    chosen, why = task
+    ahead = f", {_rows(question.horizon)} ahead" if question.horizon else ""
+    late = f", labels {_rows(question.label_delay)} late" if question.label_delay else ""
+    told = (
+        f"{chosen} of {question.target!r} ({why}){ahead}{late}. Every row is predicted before its "
+        f"label is learned; chunk {question.chunk}, seed {question.seed}."
+    )
+    flags = {f.name: getattr(question, f.name) for f in fields(question)}
+    settings = {name: str(value) for name, value in flags.items() if value not in (None, (), {})}
+    title = f"{question.target} in {question.data.name}: predicted row by row"
+    evaluation_report(
+        title,
+        told,
+        results,
+        settings=settings,
+        series=_around_alarms(results, question.horizon),
+        found=watch.found,
+    ).save(path)
+
+
+def _around_alarms(
+    results: Sequence[Result], ahead: int
+) -> list[list[tuple[NDArray[np.float64], tuple[tuple[int, int], ...]]]]:
+    """The losses of every model, with the changes that the first has found: their onsets or, of a
+    stream with keys, the rows of each key at which alarms were raised."""
+    from scenarios.bench import series_of
+
+    first = results[0]
+    found = [(a.onset + ahead, a.onset + ahead) for a in first.alarms]
+    if len(first.key_names) < 2:
+        return [list(series_of(r, found, {}, ahead)) for r in results]
+    keyed = {k: [(row, row) for row in rows] for k, rows in first.key_alarms.items()}
+    return [list(series_of(r, (), keyed, ahead)) if keyed else [] for r in results]

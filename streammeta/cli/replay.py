@@ -21,11 +21,12 @@ from streammeta.cli.console import (
 from streammeta.registry import components
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from scenarios.bench import Job, Outcome
-    from scenarios.prequential import Model
+    from scenarios.prequential import Model, Watch
     from scenarios.scenario import Card, Scenario
+    from streammeta.cli.pictures import Watcher
     from streammeta.events import Event
     from streammeta.runtime import Pace
 
@@ -86,8 +87,13 @@ def replay(
     ]
     require_engine(made, overrides)
     jobs = [Job(name, scenario, seed, rows, chunk) for name in names]
-    outcomes = []
-    for outcome in _outcomes(jobs, made, stream, speed):
+    outcomes: list[Outcome] = []
+    watch = None
+    if report is not None:
+        from streammeta.cli.pictures import Watcher
+
+        watch = Watcher(card.task)
+    for outcome in _outcomes(jobs, made, stream, speed, watch):
         outcomes.append(outcome)
         if as_json:
             typer.echo(json.dumps({**outcome.result.to_json(), **_drift_fields(outcome)}))
@@ -96,17 +102,56 @@ def replay(
         if outcomes[0].result.alarms:
             out().print(alarm_table(outcomes[0].result.model, outcomes[0].result.alarms))
         _print_drifts(outcomes[0])
-    if report is not None:
-        from streammeta.cli.pictures import evaluation_report
-
-        title = f"{card.name}, seed {seed}"
-        results = [o.result for o in outcomes]
-        evaluation_report(title, card.description, results, card.drifts).save(report)
+    if watch is not None and report is not None:
+        settings = {
+            "scenario": scenario,
+            "seed": str(seed),
+            "rows": str(rows or card.rows),
+            "chunk": str(chunk),
+            "pace": pace,
+            **{f"model.{name}": str(value) for name, value in overrides.items()},
+        }
+        _write_report(report, card, outcomes, watch, settings)
         err().print(f"report: {report}")
 
 
+def _write_report(
+    path: Path,
+    card: Card,
+    outcomes: Sequence[Outcome],
+    watch: Watcher,
+    settings: Mapping[str, str],
+) -> None:
+    from scenarios.bench import drift_report, loss_series
+    from streammeta.cli.pictures import evaluation_report
+
+    found, judged = "", drift_report(outcomes[0])
+    if judged is not None and outcomes[0].result.watches:
+        after = judged["mean_delay"]
+        late = f", {after:.0f} rows after they began on average" if after is not None else ""
+        found = (
+            f" {outcomes[0].result.model} found {judged['found']} of {len(card.drifts)} drifts"
+            f"{late}; {judged['false_alarms']} false alarms."
+        )
+    known = bool(card.drifts) or not card.fixed  # of recorded data nobody may know
+    evaluation_report(
+        f"{card.name}, seed {settings['seed']}",
+        f"{card.description}. Best possible: {card.ceiling}. Every row is predicted before its "
+        f"label is learned; chunk {settings['chunk']}.{found}",
+        [outcome.result for outcome in outcomes],
+        settings=settings,
+        drifts=card.drifts if known else None,
+        series=[list(loss_series(outcome)) for outcome in outcomes] if card.drifts else (),
+        found=watch.found,
+    ).save(path)
+
+
 def _outcomes(
-    jobs: Sequence[Job], models: Sequence[Model], stream: Scenario, pace: Pace
+    jobs: Sequence[Job],
+    models: Sequence[Model],
+    stream: Scenario,
+    pace: Pace,
+    watch: Watch | None = None,
 ) -> Iterator[Outcome]:
     """What each model did, as soon as it is done, with a progress line meanwhile."""
     from scenarios.bench import Outcome
@@ -124,6 +169,7 @@ def _outcomes(
                 seed=job.seed,
                 score_from=card.score_from,
                 progress=lines(job.model),
+                watch=watch if model is models[0] else None,
             )
             yield Outcome(job, card, result)
 

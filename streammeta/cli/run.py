@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
-from streammeta.cli.console import err, number, out
+from streammeta.cli import logs
+from streammeta.cli.console import number, out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from streammeta.cli.assembly import Parts
     from streammeta.cli.comparison import Comparison
     from streammeta.cli.live import LiveView
+    from streammeta.cli.serving import Serving
     from streammeta.config_file import RunConfig
     from streammeta.engine import Engine
     from streammeta.events import Output
     from streammeta.metrics import Metrics, MetricsServer
     from streammeta.runtime import RunEnd, ShardHost
+    from streammeta.serve.published import PublishedModel
     from streammeta.sources.base import SourceStatus
     from streammeta.store import LocalStore
 
@@ -59,16 +61,30 @@ def run(
         help="Go on from the last commit, or forget all commits; default: as configured.",
         show_default=False,
     ),
+    new_model: bool = typer.Option(
+        False,
+        "--new-model",
+        help="Go on at the last commit's place in the stream, but with a model that knows nothing: "
+        "after a change of the model, or of streammeta.",
+    ),
     init: Path | None = typer.Option(
         None, help="File with meta-parameters to start from: model.init.", show_default=False
     ),
     pace: str | None = typer.Option(
         None, help="max, realtime, 10x or 500/s; default: as configured.", show_default=False
     ),
+    form: str = typer.Option(
+        "console",
+        "--logs",
+        envvar="STREAMMETA_LOGS",
+        help="What stderr is for: console, or json, one object a line.",
+    ),
 ) -> None:
     """Attach to a stream: predict, learn, notice drift, adapt; serve metrics while it runs."""
+    logs.configure(form)
     from streammeta.cli.assembly import assemble
     from streammeta.config_file import load_config
+    from streammeta.errors import UsageError
     from streammeta.runtime import drain_on_signals
 
     if init is not None:
@@ -78,25 +94,34 @@ def run(
         settings = settings.model_copy(update={"pace": pace})
     parts = assemble(config, settings)
     comparison = planned_comparison(config, settings)
-    console = err()
-    _logs_to_stderr()
+    console = logs.console()
     _announce(console, config, settings, parts)
     if dry_run:
         _tell_fault(console, parts)
         console.print("dry run: everything checked, nothing started")
         return
     fresh = not resume if resume is not None else _fresh(settings)
+    if new_model and fresh:
+        raise UsageError("--new-model goes on where a commit stands, --fresh forgets all commits")
     with drain_on_signals() as stop:
-        end = _attach(console, settings, parts, fresh, max_events, stop, comparison)
+        start = _Start(fresh, new_model)
+        end = _attach(console, settings, parts, start, max_events, stop, comparison)
         if comparison is not None and end.reason == "finished":
             _compare(console, comparison, stop)
+
+
+class _Start(NamedTuple):
+    """What becomes of commits that exist: forgotten, or taken up, perhaps without their model."""
+
+    fresh: bool
+    new_model: bool
 
 
 def _attach(
     console: Console,
     settings: RunConfig,
     parts: Parts,
-    fresh: bool,
+    start: _Start,
     max_events: int | None,
     stop: Callable[[], bool],
     comparison: Comparison | None,
@@ -109,17 +134,21 @@ def _attach(
     told = card.announcements if card else {}
     view = LiveView(console, parts.model.task, card.rows if card else None, told)
     metrics = _metrics(parts) if settings.metrics.enabled else None
-    server = None
+    server = serving = None
     finished = False
     try:
         if metrics is not None:
             server = _serve(metrics, settings)
             console.print(f"metrics: http://{server.host}:{server.port}/metrics", markup=False)
-        host = _open(console, settings, parts, fresh, metrics)
+        serving = _serving(settings, parts, metrics)
+        host = _open(console, settings, parts, start, metrics, serving)
+        if serving is not None:
+            serving.start(host)
+            console.print(f"page and api: {serving.address}", markup=False)
         if comparison is not None:
             comparison.start()
         begin = monotonic()
-        watch = _Watch(view, host, metrics)
+        watch = _Watch(view, host, metrics, serving)
         with view:
             end = run_local(
                 host,
@@ -128,6 +157,7 @@ def _attach(
                 stop=stop,
                 on_outputs=watch.take,
                 on_wait=watch.look,
+                on_turn=serving.turn if serving is not None else None,
                 commit_seconds=settings.checkpoint.every_seconds if settings.checkpoint else None,
             )
         _close(console, view, end, monotonic() - begin, parts)
@@ -136,6 +166,8 @@ def _attach(
     finally:
         if comparison is not None and not finished:
             comparison.cancel()
+        if serving is not None:
+            serving.close()
         if server is not None:
             server.close()
         if parts.store is not None:
@@ -145,12 +177,32 @@ def _attach(
 def _metrics(parts: Parts) -> Metrics:
     from streammeta.metrics import Metrics
 
-    regression = parts.model.task == "regression"
-    return Metrics("streammeta", "regression" if regression else "classification")
+    model = parts.model
+    metrics = Metrics(
+        "streammeta",
+        "regression" if model.task == "regression" else "classification",
+        learners=model.learners if model.replay else (),
+        detectors=model.detectors,
+    )
+    metrics.begins(parts.source.name, parts.sinks, checkpoints=parts.store is not None)
+    return metrics
+
+
+def _serving(settings: RunConfig, parts: Parts, metrics: Metrics | None) -> Serving | None:
+    if settings.serve is None:
+        return None
+    from streammeta.cli.serving import Serving
+
+    return Serving(settings.serve, parts, metrics)
 
 
 def _open(
-    console: Console, settings: RunConfig, parts: Parts, fresh: bool, metrics: Metrics | None
+    console: Console,
+    settings: RunConfig,
+    parts: Parts,
+    start: _Start,
+    metrics: Metrics | None,
+    serving: Serving | None,
 ) -> ShardHost:
     """A host on which a shard is open: a new one, or taken up where its last commit left it."""
     from streammeta.runtime import ShardHost
@@ -164,19 +216,20 @@ def _open(
             sink.check()
     if isinstance(parts.source, Forgets):
         parts.source.read(parts.source.start(), 0)  # it begins to listen, if it can
-    if parts.store is not None and fresh:
+    if parts.store is not None and start.fresh:
         parts.store.clear(0)  # last of all: what is forgotten here cannot be had back
     host = ShardHost(
         parts.source,
-        parts.make(),
+        (serving or parts).make(new=start.new_model),
         parts.store,
-        parts.sinks,
+        parts.sinks if serving is None else [*parts.sinks, serving.outlet],
         commit_every=settings.checkpoint.every_events if settings.checkpoint else 1000,
         chunk=parts.model.chunk,
         observer=metrics,
     )
     if host.open():
-        console.print(f"resumed after event {host.statistics().events:,}")
+        told = " with a new model" if start.new_model else ""
+        console.print(f"resumed after event {host.statistics().events:,}{told}")
     if metrics is not None:
         metrics.ready = True
     return host
@@ -212,28 +265,39 @@ class _Watch:
     """What is done with the outputs of each poll, and when there are none: draw, and once a second
     tell how a live source is doing and sample the model."""
 
-    def __init__(self, view: LiveView, host: ShardHost, metrics: Metrics | None) -> None:
+    def __init__(
+        self, view: LiveView, host: ShardHost, metrics: Metrics | None, serving: Serving | None
+    ) -> None:
         self._view, self._host, self._metrics = view, host, metrics
+        self._serving = serving
         self._sampled = 0.0
         self._fault = ""
         self._gaps = 0
 
     def take(self, outputs: list[Output]) -> None:
         self._view.take(outputs)
+        if self._serving is not None:
+            self._serving.take(outputs)
         self.look()
 
     def look(self) -> None:
-        from streammeta.sources.base import Live
+        from streammeta.sources.base import Live, Queues
 
         now, source = monotonic(), self._host.source
+        if self._serving is not None:
+            self._serving.pause()
         if now - self._sampled < SAMPLE:
             return
         self._sampled = now
         if isinstance(source, Live):
             self._tell(source.name, source.status())
+        engine: Engine | PublishedModel = self._host.model  # type: ignore[assignment]
         if self._metrics is not None:
-            engine: Engine = self._host.model  # type: ignore[assignment]
+            if isinstance(source, Queues):
+                self._metrics.queue(source.queued)
             self._metrics.sample(engine.statistics())
+        if self._serving is not None:
+            self._serving.sample(self._host)
 
     def _tell(self, name: str, status: SourceStatus) -> None:
         if self._metrics is not None:
@@ -251,7 +315,7 @@ def planned_comparison(path: Path, settings: RunConfig) -> Comparison | None:
 
     if settings.compare is None:
         return None
-    if settings.source.scenario is None:
+    if settings.source is None or settings.source.scenario is None:
         raise ConfigError(f"{path}: compare: needs source.scenario, a stream with known drifts")
     from streammeta.cli.comparison import Comparison
 
@@ -313,11 +377,3 @@ def _close(console: Console, view: LiveView, end: RunEnd, seconds: float, parts:
 
 def _fresh(settings: RunConfig) -> bool:
     return settings.checkpoint is not None and settings.checkpoint.on_start == "fresh"
-
-
-def _logs_to_stderr() -> None:
-    """structlog prints to stdout unless told otherwise, and stdout is for data."""
-    import structlog
-
-    # looked up at each line: whoever calls this process's commands may have replaced stderr since
-    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))

@@ -91,7 +91,7 @@ class Archive(Stacked[_Table]):
     def predict(self, key: int, raw: Floats, world: Box, out: Floats, at: int) -> None:
         """``out (n, M, O)`` <- from row ``at`` on, what each network says to ``raw (n, D)``; an
         empty place says nothing, and its rows stay as they are."""
-        _predict(self.box, world, key, self.inputs, raw, out, at)
+        ask(self.box, world, key, self.inputs, raw, out, at)
 
     def learn(self, key: int, world: Box) -> None:
         """What is on the shelf never changes."""
@@ -117,9 +117,7 @@ class Archive(Stacked[_Table]):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _predict(
-    own: Box, world: Box, key: int, inputs: int, raw: Floats, out: Floats, at: int
-) -> None:
+def ask(own: Box, world: Box, key: int, inputs: int, raw: Floats, out: Floats, at: int) -> None:
     t, w = own.of, world.of
     for s in range(t.kept.shape[1]):
         if t.kept[key, s] == 0:
@@ -217,6 +215,6 @@ def _keep(
         count = min(seen, len(ring))
         probes = ring[np.arange(0, count, max(1, count // PROBES))]
         said = np.zeros((len(probes), len(kept), w.n_classes[0]))
-        _predict(own, world, key, inputs, probes, said, 0)
+        ask(own, world, key, inputs, probes, said, 0)
         kept[most_alike(said, kept)] = 0
     return place

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from numba import njit
@@ -120,6 +120,8 @@ class Stacked(ABC, Generic[Table]):
     """
 
     names: tuple[str, ...]
+    #: Arrays of the table that ``predict`` does not read.
+    unread: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         """With room for no key."""
@@ -144,6 +146,14 @@ class Stacked(ABC, Generic[Table]):
     @table.setter
     def table(self, table: Table) -> None:
         self._table, self.box = table, self._boxed(table)
+
+    def twin(self) -> Self:
+        """One that answers the same, with arrays of its own of those that answering reads."""
+        made = object.__new__(type(self))
+        vars(made).update(vars(self))
+        own = {n: a.copy() for n, a in self.table._asdict().items() if n not in self.unread}
+        made.table = self.table._replace(**own)
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "box"}

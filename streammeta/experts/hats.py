@@ -63,6 +63,8 @@ class Hats(Stacked[_Table]):
     """Networks on hat-basis inputs, stacked over keys; the seed is of their initial weights and of
     what is rehearsed."""
 
+    unread = ("second", "steps")
+
     def __init__(self, space: Space) -> None:
         width, hatted, outputs, _, seed, replay = space
         self.width, self.hatted, self.seed = width, hatted, seed
@@ -90,11 +92,11 @@ class Hats(Stacked[_Table]):
 
     def predict(self, key: int, raw: Floats, world: Box, out: Floats, at: int) -> None:
         """``out (n, M, O)`` <- from row ``at`` on, what each network says to ``raw (n, D)``."""
-        _predict(self.box, world, key, self.inputs, raw, out, at)
+        ask(self.box, world, key, self.inputs, raw, out, at)
 
     def learn(self, key: int, world: Box) -> None:
         """One step of each network, on the newest row or on a batch of its segment."""
-        _learn(self.box, world, key, self.rates, self.batches, self.inputs, self.chances)
+        learn(self.box, world, key, self.rates, self.batches, self.inputs, self.chances)
 
     def seed_class(self, index: int) -> None:
         """Class ``index`` starts from the mean of the classes before it."""
@@ -109,16 +111,14 @@ class Hats(Stacked[_Table]):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _predict(
-    own: Box, world: Box, key: int, inputs: int, raw: Floats, out: Floats, at: int
-) -> None:
+def ask(own: Box, world: Box, key: int, inputs: int, raw: Floats, out: Floats, at: int) -> None:
     t, w = own.of, world.of
     predict_hats(t.theta[key], inputs, HIDDEN, raw, w.scaled, w.means[key], w.spreads[key],
                  t.knots[key], t.n_knots[key], w.n_classes[0], w.task, out, at)  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _learn(
+def learn(
     own: Box, world: Box, key: int, rates: NDArray[np.float32], batches: I64, inputs: int,
     chances: int,
 ) -> None:  # fmt: skip

@@ -181,6 +181,8 @@ def _boxed(table: _Table) -> Box:
 class Heads(Stacked[_Table]):
     """Ridge regression of the value, or of each class against the others, on hats."""
 
+    unread = ("cover",)
+
     def __init__(self, space: Space) -> None:
         width, hatted, outputs = space[:3]
         bins = min(BINS, (ROOM - 1 - width) // max(hatted, 1))
@@ -207,11 +209,11 @@ class Heads(Stacked[_Table]):
 
     def predict(self, key: int, raw: Floats, world: Box, out: Floats, at: int) -> None:
         """``out (n, M, O)`` <- from row ``at`` on, what each head says to ``raw (n, D)``."""
-        _predict(self.box, world, key, raw, out, at)
+        ask(self.box, world, key, raw, out, at)
 
     def learn(self, key: int, world: Box) -> None:
         """The newest row; where knots are due for renewal, all rows that are kept."""
-        _learn_newest(self.box, world, key, self.memories)
+        learn(self.box, world, key, self.memories)
 
     def seed_class(self, index: int) -> None:
         """Of a new class nothing is known: its weights are 0."""
@@ -224,7 +226,7 @@ class Heads(Stacked[_Table]):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _predict(own: Box, world: Box, key: int, raw: Floats, out: Floats, at: int) -> None:
+def ask(own: Box, world: Box, key: int, raw: Floats, out: Floats, at: int) -> None:
     t, w = own.of, world.of
     predict_heads(t.weights[key], t.sharp[key], t.slots[key], raw, w.scaled, w.means[key],
                   w.spreads[key], t.knots[key], t.n_knots[key], w.n_classes[0], w.task, out,
@@ -232,7 +234,7 @@ def _predict(own: Box, world: Box, key: int, raw: Floats, out: Floats, at: int) 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _learn_newest(own: Box, world: Box, key: int, memories: Floats) -> None:
+def learn(own: Box, world: Box, key: int, memories: Floats) -> None:
     t, w = own.of, world.of
     weights, cover, sharp, slots = t.weights[key], t.cover[key], t.sharp[key], t.slots[key]
     means, spreads, knots, n_knots = w.means[key], w.spreads[key], t.knots[key], t.n_knots[key]

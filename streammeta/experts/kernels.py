@@ -14,7 +14,6 @@ from numba import njit
 from numpy.typing import NDArray
 
 from drift.stacked import drawn
-from streammeta.boxed import Box
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -517,13 +516,6 @@ def draw_slots(chances: int, seen: int, inside: int, size: int, slots: I64) -> N
     for i in range(len(slots)):
         back = 0 if i == 0 else drawn(chances + seen * len(slots) + i, inside)
         slots[i] = (seen - 1 - back) % size
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def move_moments(world: Box, key: int, raw: F64, floor: float) -> None:
-    """The same, by a raw row ``(D,)`` of a key."""
-    w = world.of
-    update_moments(raw, w.scaled, w.counts[key], w.means[key], w.spreads[key], floor)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

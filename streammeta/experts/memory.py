@@ -223,11 +223,11 @@ class Memory(Stacked[_Table]):
     def predict(self, key: int, raw: Floats, world: Box, out: Floats, at: int) -> None:
         """``out (n, M, O)`` <- from row ``at`` on, what is remembered of the like of
         ``raw (n, D)``."""
-        _predict(self.box, world, key, self.reaches, raw, out, at)
+        ask(self.box, world, key, self.reaches, raw, out, at)
 
     def learn(self, key: int, world: Box) -> None:
         """Keep the newest row; one in ``LEARNED`` tells what should have been near it."""
-        _learn(self.box, world, key, self.reaches, self.total)
+        learn(self.box, world, key, self.reaches, self.total)
 
     def seed_class(self, index: int) -> None:
         """Nobody remembers it yet."""
@@ -237,9 +237,7 @@ class Memory(Stacked[_Table]):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _predict(
-    own: Box, world: Box, key: int, reaches: I64, raw: Floats, out: Floats, at: int
-) -> None:
+def ask(own: Box, world: Box, key: int, reaches: I64, raw: Floats, out: Floats, at: int) -> None:
     t, w = own.of, world.of
     centre, scale = w.units[key]
     predict_memory(t.metric[key], t.kept[key], t.varies[key], reaches, raw, w.scaled,
@@ -248,7 +246,7 @@ def _predict(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _learn(own: Box, world: Box, key: int, reaches: I64, total: float) -> None:
+def learn(own: Box, world: Box, key: int, reaches: I64, total: float) -> None:
     t, w = own.of, world.of
     seen, kept, varies = w.seen[key], t.kept[key], t.varies[key]
     slot = (seen - 1) % PAST

@@ -46,6 +46,8 @@ class Trees(Stacked[_Table]):
     """Trees that answer together, each with room for a challenger; the seed is of the columns and
     values that they look at. With 8 outputs and 8 columns a key takes .9 MB."""
 
+    unread = ("marks", "sums", "filled", "before", "varied")
+
     def __init__(self, space: Space) -> None:
         self.width, self.outputs, self.seed = space.width, space.outputs, space.seed
         self.names = ("trees",)
@@ -78,11 +80,11 @@ class Trees(Stacked[_Table]):
 
     def predict(self, key: int, raw: Floats, world: Box, out: Floats, at: int) -> None:
         """``out (n, M, O)`` <- in row ``at``, what the trees say to raw rows ``(n, D)``."""
-        _predict(self.box, world, key, raw, out, at)
+        ask(self.box, world, key, raw, out, at)
 
     def learn(self, key: int, world: Box) -> None:
         """Every tree takes the newest row, and looks at its rows where it is time."""
-        _learn(self.box, world, key)
+        learn(self.box, world, key)
 
     def seed_class(self, index: int) -> None:
         """No node has seen it yet."""
@@ -97,7 +99,7 @@ class Trees(Stacked[_Table]):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _predict(own: Box, world: Box, key: int, raw: Floats, out: Floats, at: int) -> None:
+def ask(own: Box, world: Box, key: int, raw: Floats, out: Floats, at: int) -> None:
     t, w = own.of, world.of
     n_out, centre, scale = w.n_classes[0], w.units[key, 0], w.units[key, 1]
     for r in range(len(raw)):
@@ -106,7 +108,7 @@ def _predict(own: Box, world: Box, key: int, raw: Floats, out: Floats, at: int) 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _learn(own: Box, world: Box, key: int) -> None:
+def learn(own: Box, world: Box, key: int) -> None:
     t, w = own.of, world.of
     tree_kernels.learn_trees(t.links[key], t.facts[key], t.marks[key], t.merits[key], t.sums[key],
                              t.filled[key], t.before[key], t.roles[key], t.varied[key],

@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from streammeta.meta import rule
+from streammeta.meta import compiled, rule
 from streammeta.meta.learner import (
+    BETAS,
+    EPS,
     AdaptInfo,
     Batch,
     Gradient,
@@ -135,6 +138,11 @@ class GradientLearner:
         """How much further extra parameters move in an outer step than weights."""
         return 1.0
 
+    @property
+    def extra_bound(self) -> float:
+        """How far from 0 they may come."""
+        return math.inf
+
     def predict(self, theta: Tensor, x: Tensor) -> Tensor:
         """Outputs ``(..., n, O)`` of fast weights ``theta (..., P)`` on ``x (..., n, D)``."""
         return self.net.apply(theta, x)
@@ -152,6 +160,12 @@ class GradientLearner:
             )
         return fast, AdaptInfo(before, after)
 
+    def answer(self, state: State, batch: Batch, n_classes: int) -> Tensor:
+        """Outputs ``(B, Q, O)`` for the query's rows after adaptation to the support."""
+        fast, _ = self.adapt(state, *batch[:3], n_classes)
+        with torch.no_grad():
+            return self.predict(fast, batch.query_x)
+
     @property
     def written_out(self) -> bool:
         """Whether all derivatives are written out, so that torch need not be ready for autograd,
@@ -160,12 +174,56 @@ class GradientLearner:
 
     def meta_update(self, state: State, batch: Batch, n_classes: int) -> tuple[State, MetaInfo]:
         """One outer step on the mean query loss after adaptation; non-finite tasks are skipped."""
+        if type(self).descend is GradientLearner.descend:
+            found = self.compiled_slopes(state, batch, n_classes)
+            if found is not None:
+                return self._stepped(state, found)
         if not self.written_out:
             with torch.no_grad():
                 return self._updated(state, batch, n_classes)
         with torch.inference_mode():
             new, info = self._updated(state, batch, n_classes)
         return State(*(part.clone() for part in new)), info
+
+    def compiled_slopes(self, state: State, batch: Batch, n_classes: int) -> compiled.Found | None:
+        """What ``slopes`` finds, of compiled code; ``None`` where that does not do the same."""
+        stated = ("inner", "judge", "slopes", "weight")
+        if any(getattr(type(self), n) is not getattr(GradientLearner, n) for n in stated):
+            return None
+        posed = compiled.problem(self.net, state, batch, self.loss(n_classes))
+        if posed is None or not self.steps or self.outer.each_step or self.outer.proximity:
+            return None
+        rates = np.empty_like(posed.theta)
+        rates[:] = self.rates(state).numpy()
+        found = posed.found()
+        if not compiled.step_slopes(
+            posed.theta, rates, self.steps, self.second_order, self.per_parameter, *posed[3:],
+            *found,
+        ):  # fmt: skip
+            return None
+        return self._weighed(found)
+
+    def _weighed(self, found: compiled.Found) -> compiled.Found:
+        """The same, each task's gradient with its ``weight``."""
+        if self.outer.modulation is not None:
+            found.by[:] *= self.weight(torch.from_numpy(found.loss)).numpy()[:, None]
+        return found
+
+    def _stepped(self, state: State, found: compiled.Found) -> tuple[State, MetaInfo]:
+        """What ``_updated`` does, of compiled code."""
+        old = compiled.Moved(*(np.ascontiguousarray(part.numpy()) for part in state[:5]))
+        new = compiled.Moved(*(np.empty_like(part) for part in old))
+        taken = state.taken + 1
+        pace = compiled.Pace(
+            self.outer_lr, *BETAS, EPS, GRADIENT_LIMIT, RATE_LR if self.per_parameter else 0.0,
+            math.log(self.inner_lr), RATE_SPAN, self.extra_pace, self.extra_bound,
+            self.outer.gated,
+        )  # fmt: skip
+        info = MetaInfo(*compiled.outer_step(*found, old, float(taken), pace, new))
+        if info.skipped == len(found.loss):
+            return state, info
+        theta, log_rates, extra, first, second = (torch.from_numpy(part) for part in new)
+        return State(theta, log_rates, extra, first, second, taken), info
 
     def _updated(self, state: State, batch: Batch, n_classes: int) -> tuple[State, MetaInfo]:
         loss, *slopes = self.slopes(state, batch, n_classes)
@@ -191,6 +249,7 @@ class GradientLearner:
             rates = rates.clamp(centre - RATE_SPAN, centre + RATE_SPAN)
         step = rates.exp() * gradient[:n] if self.outer.gated else move[:n]
         theta, extra = state.theta - step, state.extra - self.extra_pace * move[n + r :]
+        extra = extra.clamp(-self.extra_bound, self.extra_bound)
         return new._replace(theta=theta, log_rates=rates, extra=extra)
 
     def loss(self, n_classes: int) -> Loss:
@@ -230,6 +289,9 @@ class GradientLearner:
         that by ``theta_k`` is ``g - H_k (rates * g) - p rates * g``, that by the start gains
         ``p rates * g``, that by the rates ``-d_k * g``. First order takes all but ``g`` as 0.
         """
+        found = self.compiled_slopes(state, batch, n_classes)
+        if found is not None:
+            return split(state, found)
         loss, rates = self.loss(n_classes), self.rates(state)
         fast, trail = self.inner(state, *batch[:3], loss)
         judged, marks = self.judge(fast, trail, batch, loss)
@@ -277,6 +339,13 @@ class GradientLearner:
 def _mean(slopes: Sequence[Tensor]) -> Tensor:
     """Gradients of each task, ``(B, .)`` of several kinds, averaged and laid end to end."""
     return torch.cat([slope.mean(0) for slope in slopes])
+
+
+def split(state: State, found: compiled.Found) -> Slopes:
+    """What compiled code has found, by kind."""
+    n, r = state.theta.numel(), state.theta.numel() + state.log_rates.numel()
+    by = torch.from_numpy(found.by)
+    return Slopes(torch.from_numpy(found.loss), by[:, :n], by[:, n:r], by[:, r:])
 
 
 def modulation(loss: Tensor, strength: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streammeta.meta.loss import Loss, Task
+
+#: Decay of Adam's two moments, and the floor of the root of the second.
+BETAS = (0.9, 0.999)
+EPS = 1e-8
 
 
 class Gradient(Protocol):
@@ -136,8 +140,15 @@ class MetaLearner(Protocol):
         """One outer step on a batch of tasks."""
 
 
+def tasks_of(maker: Any) -> tuple[Task, ...]:
+    """What learners are for that ``maker``, a row of the registry, makes: both tasks, unless its
+    ``tasks`` says otherwise."""
+    found: tuple[Task, ...] = getattr(maker, "tasks", get_args(Task))
+    return found
+
+
 def adam(
-    state: State, gradient: Tensor, lr: float, betas: tuple[float, float] = (0.9, 0.999)
+    state: State, gradient: Tensor, lr: float, betas: tuple[float, float] = BETAS
 ) -> tuple[State, Tensor]:
     """Moments after one more gradient and the step to subtract (Kingma & Ba 2015, alg. 1)."""
     taken = state.taken + 1
@@ -145,7 +156,7 @@ def adam(
     second = betas[1] * state.second + (1.0 - betas[1]) * gradient**2
     first_hat = first / (1.0 - betas[0] ** taken)
     second_hat = second / (1.0 - betas[1] ** taken)
-    move = lr * first_hat / (second_hat.sqrt() + 1e-8)
+    move = lr * first_hat / (second_hat.sqrt() + EPS)
     return state._replace(first=first, second=second, taken=taken), move
 
 

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from streammeta.errors import UsageError
-from streammeta.meta.gradient_based import RATE_LR, GradientLearner, Slopes
-from streammeta.meta.learner import AdaptInfo, Batch, RidgeHead, State
-from streammeta.meta.loss import losses, masked_mean
-from streammeta.meta.net import Layer, Net
+from streammeta.meta import compiled
+from streammeta.meta.differentiated import Differentiated
+from streammeta.meta.gradient_based import RATE_LR, Slopes, split
+from streammeta.meta.learner import Batch, RidgeHead, State
+from streammeta.meta.net import Net
 
 RIDGE = 16.0  # of every feature, as it starts: rows that speak against it as loudly
 LOGARITHMS = 7.0  # bound of their natural logarithms
@@ -27,7 +28,7 @@ SHARPNESS = 4.0  # of class scores, as it starts: how far apart logits of 0 and 
 
 
 @dataclass(frozen=True)
-class R2D2(GradientLearner):
+class R2D2(Differentiated):
     """One exact step in the place of ``steps`` along the gradient (none where ``steps`` is 0).
 
     ``extra`` holds logarithms: of the ridge of each feature and of the bias ``(H + 1,)``, and of
@@ -38,10 +39,9 @@ class R2D2(GradientLearner):
     """
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.net, Net):
             raise UsageError("r2d2 solves for the last layer of a Net; other modules have none")
-        if self.outer.proximity or self.outer.gated or self.outer.each_step:
-            raise UsageError("r2d2: proximity, gated and each_step are about inner steps")
 
     def plan(self, state: State) -> RidgeHead | None:
         """What compiled code needs to solve for the last layer."""
@@ -49,11 +49,6 @@ class R2D2(GradientLearner):
             return None
         *ridge, sharpness = state.extra.exp().tolist()
         return RidgeHead(state.theta.numpy(), np.array(ridge, np.float32), sharpness)
-
-    def descend(self, state: State, gradient: Tensor) -> State:
-        """The state after one outer step; ridge and sharpness stay within reason."""
-        new = super().descend(state, gradient)
-        return new._replace(extra=new.extra.clamp(-LOGARITHMS, LOGARITHMS))
 
     def extra(self, theta: Tensor) -> Tensor:
         """The same ridge everywhere."""
@@ -65,36 +60,40 @@ class R2D2(GradientLearner):
         """Logarithms may move as those of inner rates do."""
         return RATE_LR
 
-    def adapt(
-        self, state: State, x: Tensor, y: Tensor, mask: Tensor, n_classes: int
-    ) -> tuple[Tensor, AdaptInfo]:
-        """Fast weights ``(B, P)``: all but the last layer are those of the meta-parameters."""
-        loss = self.loss(n_classes)
-        with torch.no_grad():
-            start = state.theta.expand(x.shape[0], -1)
-            fast = start
-            if self.steps:
-                fast = self._solved(start, state.extra, x, y, mask, n_classes)
-            before, after = (
-                masked_mean(losses(self.net.apply(theta, x), y, loss), mask)
-                for theta in (start, fast)
-            )
-        return fast, AdaptInfo(before, after)
+    @property
+    def extra_bound(self) -> float:
+        """Ridge and sharpness stay within reason."""
+        return LOGARITHMS
+
+    def judged(self, theta: Tensor, extra: Tensor, batch: Batch, n_classes: int) -> Tensor:
+        """Query loss ``(B,)``, back through the solution."""
+        return self.query_loss(self._solved(theta, extra, *batch[:3], n_classes), batch, n_classes)
+
+    def adapted(
+        self, theta: Tensor, extra: Tensor, support: tuple[Tensor, Tensor, Tensor], n_classes: int
+    ) -> Tensor:
+        """``theta (B, P)`` with another last layer."""
+        return self._solved(theta, extra, *support, n_classes)
+
+    def compiled_slopes(self, state: State, batch: Batch, n_classes: int) -> compiled.Found | None:
+        """As in the base class."""
+        stated = ("_solved", "slopes", "weight")
+        if any(getattr(type(self), name) is not getattr(R2D2, name) for name in stated):
+            return None
+        posed = compiled.problem(self.net, state, batch, self.loss(n_classes))
+        if posed is None:
+            return None
+        found = posed.found()
+        if not compiled.ridge_slopes(posed.theta, posed.extra, *posed[3:], *found):
+            return None
+        return self._weighed(found)
 
     def slopes(self, state: State, batch: Batch, n_classes: int) -> Slopes:
         """Query loss of each task and its gradients, back through the solution."""
-        tasks = batch.support_x.shape[0]
-        with torch.enable_grad():
-            # each task has a copy, so that one that is not finite spoils no other's gradient
-            theta = state.theta.repeat(tasks, 1).requires_grad_(True)
-            extra = state.extra.repeat(tasks, 1).requires_grad_(True)
-            fast = self._solved(theta, extra, *batch[:3], n_classes)
-            outputs = self.net.apply(fast, batch.query_x)
-            each = losses(outputs, batch.query_y, self.loss(n_classes))
-            judged = masked_mean(each, batch.query_mask)
-            factor = self.weight(judged.detach())
-            by_theta, by_extra = torch.autograd.grad((factor * judged).sum(), (theta, extra))
-        return Slopes(judged.detach(), by_theta, by_theta.new_zeros(tasks, 1), by_extra)
+        found = self.compiled_slopes(state, batch, n_classes)
+        if found is not None:
+            return split(state, found)
+        return super().slopes(state, batch, n_classes)
 
     def _solved(
         self, theta: Tensor, extra: Tensor, x: Tensor, y: Tensor, mask: Tensor, n_classes: int
@@ -118,7 +117,3 @@ class R2D2(GradientLearner):
         if self.task == "regression":
             return torch.nn.functional.pad(y.unsqueeze(-1), (0, outputs - 1))
         return torch.nn.functional.one_hot(y.long(), outputs).to(y.dtype) - 1.0 / n_classes
-
-    def _last(self) -> Layer:
-        assert isinstance(self.net, Net)
-        return self.net.layers()[-1]

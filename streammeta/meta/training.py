@@ -138,9 +138,7 @@ class MetaTraining:
 
 def query_loss(learner: GradientLearner, state: State, tasks: Batch, n_classes: int) -> float:
     """Mean query loss of ``tasks`` after adaptation."""
-    fast, _ = learner.adapt(state, *tasks[:3], n_classes)
+    said = learner.answer(state, tasks, n_classes)
     with torch.no_grad():
-        each = losses(
-            learner.predict(fast, tasks.query_x), tasks.query_y, learner.loss(n_classes)
-        )  # fmt: skip
+        each = losses(said, tasks.query_y, learner.loss(n_classes))
         return float(masked_mean(each, tasks.query_mask).mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -107,7 +107,8 @@ def from_tables(
     engine = Engine(config.model_copy(update=alone))
     found, sizes = _Collected(), []
     for name, events in tables:
-        part, size = _table(engine, config, name, iter(events), found)
+        own = (replace(event, id=f"{name}:{event.id}") for event in events)  # tables number alike
+        part, size = _table(engine, config, name, own, found)
         found.parts.append(part)
         sizes.append(size)
         if told is not None:

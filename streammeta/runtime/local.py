@@ -108,6 +108,7 @@ def run_local(
     stop: Callable[[], bool] = lambda: False,
     on_outputs: Callable[[list[Output]], None] | None = None,
     on_wait: Callable[[], None] | None = None,
+    on_turn: Callable[[], None] | None = None,
     commit_seconds: float | None = None,
     clock: Clock | None = None,
 ) -> RunEnd:
@@ -124,6 +125,8 @@ def run_local(
         stop: asked between polls (every 256 events or sooner).
         on_outputs: called with the outputs of every poll that had some.
         on_wait: called whenever the source has nothing for now, 20 times a second.
+        on_turn: called before every poll, between two chunks: the place for what somebody outside
+            wants of the host.
         commit_seconds: commit at least so often while events come, besides the host's own
             ``commit_every``: a slow live stream would else be committed too seldom.
         clock: time; the machine's own by default.
@@ -138,6 +141,8 @@ def run_local(
             if max_events is not None and taken >= max_events:
                 reason = "max_events"
                 break
+            if on_turn is not None:
+                on_turn()
             if commit_seconds is not None and clock.now() - committed >= commit_seconds:
                 host.commit()
                 committed = clock.now()

@@ -109,6 +109,11 @@ class JetStreamSink:
             self._add(lines[i : i + BATCH])
         return len(lines)
 
+    @property
+    def failures(self) -> int:
+        """Tries to reach the server that failed, so far."""
+        return self._outage.failures
+
     def position(self) -> Position:
         """The number of records, and the sequence of the last one."""
         return {"records": self._records, "seq": self._seq}

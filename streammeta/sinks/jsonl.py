@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -131,10 +132,14 @@ class JsonlSink:
 
     def close(self) -> None:
         """Flush and close; closing twice is fine."""
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             self.flush()
-            self._file.close()
-            self._file = None
+        finally:
+            file, self._file = self._file, None
+            with suppress(OSError):  # told by the flush; what is buffered must not come later
+                file.close()
 
     def _open(self) -> BinaryIO:
         if self._file is None:

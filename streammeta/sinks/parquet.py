@@ -18,7 +18,10 @@ from streammeta.sinks.jsonl import kept
 
 _PART = re.compile(r"part-(\d{12})-(\d{12})\.parquet")
 _WHOLE = ("row", "onset", "segment", "rows", "support", "update", "tasks", "skipped", "delay")
-_REAL = ("ts", "loss", "log_loss", "loss_before", "loss_after", "gradient_norm")
+_REAL = (
+    "ts", "loss", "log_loss", "loss_before", "loss_after", "gradient_norm", "delay_seconds",
+    "frozen_loss",
+)  # fmt: skip
 _LABELS = ("prediction", "truth")
 _MAPS = ("probabilities", "experts")
 

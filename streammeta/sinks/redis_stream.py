@@ -105,6 +105,11 @@ class RedisStreamSink:
             self._add(lines[i : i + BATCH])
         return len(lines)
 
+    @property
+    def failures(self) -> int:
+        """Tries to reach the server that failed, so far."""
+        return self._outage.failures
+
     def position(self) -> Position:
         """The number of records so far."""
         return {"records": self._records}

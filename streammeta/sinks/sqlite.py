@@ -13,11 +13,14 @@ from streammeta.events import KINDS, Output
 from streammeta.sinks.base import Position
 from streammeta.sinks.jsonl import kept, to_line
 
-SCHEMA = 1
+SCHEMA = 2
 BUSY = 5.0  # seconds to wait for another writer of the same file
 
 _NUMBERS = ("row", "onset", "segment", "rows", "support", "update", "tasks", "skipped", "delay")
-_REALS = ("ts", "loss", "log_loss", "loss_before", "loss_after", "gradient_norm")
+_REALS = (
+    "ts", "loss", "log_loss", "loss_before", "loss_after", "gradient_norm", "delay_seconds",
+    "frozen_loss",
+)  # fmt: skip
 _ANY = ("prediction", "truth")  # a label keeps its type: number, text, or 0 and 1
 _ONCE = ("predicted", "scored", "label_expired")  # one record per question: the id is the key
 
@@ -208,4 +211,6 @@ def _table(kind: str) -> str:
 def _cell(value: Any) -> Any:
     if isinstance(value, (dict, list)):
         return json.dumps(value, separators=(",", ":"))
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value)  # SQLite has no such numbers
     return value

@@ -71,6 +71,16 @@ class Live(Protocol):
 
 
 @runtime_checkable
+class Queues(Protocol):
+    """What a source that takes events in before they are read has besides."""
+
+    @property
+    def queued(self) -> int:
+        """Events that are in this process, or its journal, and wait to be read."""
+        ...
+
+
+@runtime_checkable
 class Forgets(Protocol):
     """What a source that keeps events itself has besides: it can be told what nobody needs."""
 

@@ -292,6 +292,11 @@ class JetStreamSource:
         """How the thread is doing; ``lag`` is the number of messages after the last one read."""
         return SourceStatus(self.outage.fault, self._lag, self._gaps)
 
+    @property
+    def queued(self) -> int:
+        """Messages that the thread has fetched and nobody has read."""
+        return 0 if self._pump is None else len(self._pump.queue)
+
     def close(self) -> None:
         """Stop the thread and let go of the connection; the next read starts another."""
         if self._pump is not None:

@@ -111,8 +111,12 @@ class JournaledSource(ABC):
 
     def status(self) -> SourceStatus:
         """``lag`` is the number of records in the journal after the last one read."""
-        waiting = None if self._inbox is None else self._inbox.journal.end - self._at
-        return SourceStatus(self._fault, waiting)
+        return SourceStatus(self._fault, None if self._inbox is None else self.queued)
+
+    @property
+    def queued(self) -> int:
+        """The same; 0 while the journal is closed."""
+        return 0 if self._inbox is None else self._inbox.journal.end - self._at
 
     def close(self) -> None:
         """Stop the receiver and close the journal; the next read starts both again."""

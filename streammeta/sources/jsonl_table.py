@@ -9,6 +9,7 @@ from typing import Any
 
 from streammeta.errors import RejectedEvent, SourceError
 from streammeta.events import Event
+from streammeta.sources.cells import show
 from streammeta.sources.columns import Kind, sniff_values
 from streammeta.sources.csv_table import lines_of, open_text
 from streammeta.sources.plan import Plan
@@ -95,6 +96,8 @@ def json_event(plan: Plan, offset: int | str, place: str, text: str | bytes, lat
     if not isinstance(row, dict):
         detail = f"{type(row).__name__}, expected an object"
         return plan.rejected(offset, place, "malformed", detail)
+    if _has_surrogates(text):
+        row = _encodable(row)
     late = late and "x" not in row and "y" in row and row.keys() <= ENVELOPE
     if not late and not is_envelope(row):
         return plan.record(offset, place, row)
@@ -112,15 +115,31 @@ def json_event(plan: Plan, offset: int | str, place: str, text: str | bytes, lat
     return answer
 
 
+def _has_surrogates(text: str | bytes) -> bool:
+    """Whether there may be an escape that is half a character; such text fits into no file."""
+    if isinstance(text, str):
+        return "\\ud" in text or "\\uD" in text
+    return b"\\ud" in text or b"\\uD" in text
+
+
+def _encodable(value: Any) -> Any:
+    """The same with every half of a character readable as ``\\ud800``; lists stay as they are."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(v) for name, v in value.items()}
+    return value
+
+
 def _envelope(row: dict[str, Any], derived: str) -> Event:
     own, key = row.get("id"), row.get("key")
     for name, value in (("id", own), ("key", key)):
         if value is not None and not isinstance(value, (str, int)):
-            raise RejectedEvent("wrong_type", f"{name!r} is {value!r}, expected a text")
+            raise RejectedEvent("wrong_type", f"{name!r} is {show(value)}, expected a text")
     try:
         ts = ISO.seconds(row.get("ts"))
     except RejectedEvent as fault:
         raise RejectedEvent(fault.reason, f"'ts' {fault.detail}") from None
     return Event(
-        derived if own is None else str(own), None, None, "" if key is None else str(key), ts
+        derived if own in (None, "") else str(own), None, None, "" if key is None else str(key), ts
     )

@@ -51,6 +51,7 @@ class Outage:
         random: Random | None = None,
     ) -> None:
         self.fault = ""
+        self.failures = 0  # of all tries so far
         self._what, self._raises = what, raises
         self._give_up_after = give_up_after
         self._clock = clock or SystemClock()
@@ -64,11 +65,12 @@ class Outage:
         return self._since is None or self._clock.now() >= self._next
 
     def failed(self, error: BaseException) -> None:
-        """A try has failed.
+        """A try has failed; one that has an attribute ``after`` asks for so many seconds of peace.
 
         Raises:
             The error class given as ``raises``: it has failed for too long.
         """
+        self.failures += 1
         now = self._clock.now()
         self._since = now if self._since is None else self._since
         cause = str(error) or type(error).__name__
@@ -79,6 +81,8 @@ class Outage:
         span = min(FIRST_WAIT * 2.0 ** min(self._tries, 30), LONGEST_WAIT)
         self._tries += 1
         self._next = now + span * (0.5 + 0.5 * self._random.random())
+        asked = min(now + getattr(error, "after", 0.0), self._since + self._give_up_after)
+        self._next = max(self._next, asked)
 
     def wait(self) -> float:
         """Seconds until another try is due."""

@@ -11,6 +11,8 @@ from streammeta.events import Event, Value
 from streammeta.sources.columns import Kind, label, typed
 from streammeta.sources.times import ISO, Clock
 
+LONGEST_DETAIL = 500  # characters: a record may be megabytes, what is told about it may not
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -41,7 +43,7 @@ class Plan:
 
     def rejected(self, offset: int | str, place: str, reason: str, detail: str) -> Event:
         """The event that stands for a record that cannot be used."""
-        where = f"{self.name} {place}: {detail}"
+        where = f"{self.name} {place}: {detail[:LONGEST_DETAIL]}"
         return Event(self.id_of(offset), error=(reason, where))
 
     def record(
@@ -68,7 +70,7 @@ class Plan:
                     out.key = "" if value is None else str(value)
                     continue
                 elif column == self.id:
-                    out.id = out.id if value is None else str(value)
+                    out.id = out.id if value in (None, "") else str(value)
                     continue
                 elif column in self.ignore:
                     continue

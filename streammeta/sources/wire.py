@@ -83,7 +83,7 @@ class Records:
         {'a': 2.5, 'd': 'mon'}
         """
         own = (self.plan.id, self.plan.key, self.plan.time)
-        typed = {name: cell if name in own else _value(cell) for name, cell in cells.items()}
+        typed = {name: _own(cell) if name in own else _value(cell) for name, cell in cells.items()}
         return _answered(self.plan.record(offset, place, typed))
 
 
@@ -92,6 +92,11 @@ def _answered(event: Event) -> Event:
     if event.x is not None and not event.x and event.y is not None:
         event.x = None
     return event
+
+
+def _own(cell: str) -> str | None:
+    """An id, a key or a time: text as it is, or nothing."""
+    return None if cell.strip() in MISSING else cell
 
 
 _WORDS: dict[str, Any] = {"true": True, "True": True, "false": False, "False": False}

@@ -1,0 +1,191 @@
+"""Few-shot classification: what is held out stays unseen, and all models answer the same tasks."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from learner_tasks import tasks_of
+
+from scenarios.bench import Book, Job, compare, finish, run_job
+from scenarios.bench.jobs import cards, unfit
+from scenarios.fewshot import class_data
+from scenarios.fewshot.class_data import DATA, digits, episodes, new_digits, yeast
+from scenarios.fewshot.few_shot import BASELINES, FEW_SHOT, RECIPES, near_identity, network
+from scenarios.suites.few_shot import BARRED, RIGHT, SUITE
+from streammeta.errors import SourceError, UsageError
+from streammeta.registry import components
+
+EPISODES = 6
+
+
+def job(model: str, stream: str = "digits@5x1", seed: int = 7, rows: int = EPISODES) -> Job:
+    return Job(model, stream, seed, rows, protocol="few_shot")
+
+
+def pictures(part: np.ndarray[Any, Any]) -> set[bytes]:
+    """Each picture in the orientation that sorts first: the same for all eight of them."""
+    found = set()
+    for row in np.round(part, 3):
+        square = row.reshape(8, 8)
+        turned = [np.rot90(side, q) for side in (square, square[:, ::-1]) for q in range(4)]
+        found.add(min(np.ascontiguousarray(one).tobytes() for one in turned))
+    return found
+
+
+# -- data ----------------------------------------------------------------------------------------
+
+
+def test_no_picture_of_the_test_is_seen_in_training_in_any_orientation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(class_data, "_scaled", class_data.Split)  # pixels as they are
+    for split in (digits(3), new_digits(3)):
+        train = set().union(*(pictures(part) for part in split.train))
+        test = set().union(*(pictures(part) for part in split.test))
+        assert len(train & test) <= 2, "two people may have written the same eight by eight pixels"
+        assert min(len(train), len(test)) > 700
+
+
+def test_digits_have_sixty_classes_to_train_on_and_ten_held_out() -> None:
+    split = digits(0)
+    assert (len(split.train), len(split.test)) == (60, 10)
+    assert np.concatenate(split.train).mean() == pytest.approx(0.0, abs=1e-4)
+    assert np.concatenate(split.train).std() == pytest.approx(1.0, abs=0.05)
+    assert not np.array_equal(digits(0).test[0], digits(1).test[0])
+    np.testing.assert_array_equal(digits(0).test[0], split.test[0])
+
+
+def test_five_digits_are_held_out_altogether() -> None:
+    split = new_digits(0)
+    assert (len(split.train), len(split.test)) == (40, 5)
+
+
+@pytest.mark.parametrize(("name", "train", "test"), [("segments", 4, 3), ("yeast", 11, 8)])
+def test_classes_of_river_are_split(name: str, train: int, test: int) -> None:
+    split = DATA[name].split(0)
+    assert (len(split.train), len(split.test)) == (train, test)
+    assert np.isfinite(np.concatenate([*split.train, *split.test])).all()
+
+
+def test_genes_with_the_same_groups_are_a_class_of_their_own() -> None:
+    split = yeast(0)
+    assert min(map(len, [*split.train, *split.test])) >= 30
+
+
+def test_an_episode_has_so_many_rows_of_each_class_and_none_twice() -> None:
+    classes = [np.full((20, 2), k, np.float32) for k in range(7)]
+    for k, part in enumerate(classes):
+        part[:, 1] = np.arange(20) + 100 * k
+    batch = episodes(classes, 3, 2, 5)(np.random.default_rng(0), 50)
+    assert batch.support_x.shape == (50, 6, 2)
+    assert batch.query_x.shape == (50, 15, 2)
+    for task in range(50):
+        of = {}
+        for x, y in zip(batch.support_x[task], batch.support_y[task], strict=True):
+            of.setdefault(float(y), float(x[0]))
+            assert of[float(y)] == float(x[0])
+        assert len(set(of.values())) == 3
+        for x, y in zip(batch.query_x[task], batch.query_y[task], strict=True):
+            assert of[float(y)] == float(x[0])
+        drawn = torch.cat([batch.support_x[task, :, 1], batch.query_x[task, :, 1]])
+        assert len(drawn.unique()) == len(drawn)
+
+
+def test_without_scikit_learn_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def absent(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("sklearn"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    class_data._digits.cache_clear()
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(SourceError, match=r"pip install 'streammeta\[dev\]'"):
+        digits(0)
+
+
+# -- the protocol --------------------------------------------------------------------------------
+
+
+def test_first_weights_keep_the_distances_of_the_rows() -> None:
+    net = network(10, 3)
+    theta = near_identity(net, np.random.default_rng(0)).double()
+    x = torch.from_numpy(np.random.default_rng(1).normal(size=(40, 10)))
+    h = net.features(theta, x)
+    apart, before = torch.pdist(h), torch.pdist(x)
+    assert float(torch.corrcoef(torch.stack([apart, before]))[0, 1]) > 0.9
+
+
+def test_every_learner_that_classifies_is_in_the_suite() -> None:
+    suite_has = {RECIPES[model].learner for model in SUITE.models if model in RECIPES}
+    classify = {name for name in components("learners") if "classification" in tasks_of(name)}
+    assert suite_has == classify - {"fine_tuning"}
+    assert set(SUITE.models) == {*BASELINES, *RECIPES}
+
+
+def test_the_same_seed_gives_the_same_answers_and_all_models_have_the_same_tasks() -> None:
+    one, two, other = (run_job(job("prototypical", seed=seed)) for seed in (7, 7, 8))
+    assert one.result.losses == two.result.losses != other.result.losses
+    tests = [FEW_SHOT.asked(job(model)).tests for model in ("nearest", "maml")]
+    for a, b in zip(*tests, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_every_model_does_the_protocol_and_the_table_pairs_it() -> None:
+    models = ("nearest", "scratch", "pretrained", "prototypical", "meta_lstm")
+    done = [finish(run_job(job(model, rows=4)), SUITE, "") for model in models]
+    book = Book([kept.record for kept in done], compare(done))
+    (table,) = SUITE.summarise(book) if SUITE.summarise else []
+    assert [row[0] for row in table.rows] == list(models)
+    assert table.rows[0][table.head.index("minus nearest")] == "-"
+    for kept in done:
+        right = kept.record.extra[RIGHT]
+        assert sum(right) / (4 * 75) == pytest.approx(kept.record.score, abs=1e-5)
+        assert kept.record.score > 0.4, "by chance 0.2"
+
+
+def test_a_learner_has_to_be_above_both_with_all_of_its_interval() -> None:
+    done = [finish(run_job(job(m, rows=4)), SUITE, "") for m in ("nearest", "scratch", "r2d2")]
+    for kept, right in zip(done, ([50, 52, 54, 56], [40] * 4, [54, 56, 58, 60]), strict=True):
+        kept.record.extra[RIGHT] = right
+    assert SUITE.gates is not None
+    (gate,) = SUITE.gates(Book([kept.record for kept in done], []))
+    assert gate.text.startswith(f"{BARRED[0]}, r2d2: lower bound")
+    assert not gate.ok, "57 of 75 is above 53, the lower bound is not"
+    done[2].record.extra[RIGHT] = [64, 66, 68, 70]
+    (gate,) = SUITE.gates(Book([kept.record for kept in done], []))
+    assert gate.ok
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [("protypical", "did you mean prototypical"), ("no_such_model", "no learner is called")],
+)
+def test_a_model_that_cannot_do_it_is_refused_before_any_work(model: str, words: str) -> None:
+    asked = [job(model)]
+    ((_, why),) = unfit(asked, cards(asked)).items()
+    assert words in why
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [
+        ("digits", "expected DATA@WAYxSHOT with one of digits, new_digits, segments, yeast"),
+        ("letters@5x1", "expected DATA@WAYxSHOT"),
+        ("digits@1x1", "at least 2 classes"),
+    ],
+)
+def test_a_stream_that_is_no_task_is_refused(stream: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        cards([job("nearest", stream)])
+
+
+def test_more_classes_than_are_held_out_are_refused() -> None:
+    asked = [job("nearest", "segments@5x1")]
+    ((_, why),) = unfit(asked, cards(asked)).items()
+    assert "3 classes of at least 330 rows, expected 5 of 16" in why
