@@ -171,13 +171,12 @@ def width_of_change(rows: Sequence[int] | NDArray[np.int64], values: Floats, ons
     n = len(y)
     if n < 2 * FEWEST_OF_SHAPE or n - place < FEWEST_OF_SHAPE:
         return 0
-    starts = range(max(1, place - 100), min(n - 1, place + 51))
-    step = min(_misfit(y, start, 1) for start in starts)
+    step = _misfits(y, np.arange(max(1, place - 100), min(n - 1, place + 51)), 1).min()
+    last = min(n - FEWEST_OF_SHAPE, place + 51)
     slopes = [
-        (_misfit(y, start, width), width)
+        (_misfits(y, starts, width).min(), width)
         for width in WIDTHS
-        if width <= n
-        for start in range(max(1, place - width), min(n - FEWEST_OF_SHAPE, place + 51), 4)
+        if width <= n and len(starts := np.arange(max(1, place - width), last, 4))
     ]
     if not slopes or step <= 0.0:
         return 0
@@ -186,12 +185,13 @@ def width_of_change(rows: Sequence[int] | NDArray[np.int64], values: Floats, ons
     return width if gained > math.log(BETTER) else 0
 
 
-def _misfit(y: Floats, start: int, width: int) -> float:
-    """Mean squared distance of ``y (n,)`` to its best line that rises from ``start`` on for
-    ``width`` rows and is level elsewhere."""
-    ramp = np.clip((np.arange(1, len(y) + 1) - start) / width, 0.0, 1.0)
-    ramp -= ramp.mean()
+def _misfits(y: Floats, starts: NDArray[np.int64], width: int) -> Floats:
+    """Mean squared distances ``(s,)`` of ``y (n,)`` to its best lines that rise from each of
+    ``starts (s,)`` on for ``width`` rows and are level elsewhere."""
+    ramps = np.clip((np.arange(1, len(y) + 1) - starts[:, None]) / width, 0.0, 1.0)
+    ramps -= ramps.mean(1, keepdims=True)
     rest = y - y.mean()
-    slope = float(ramp @ rest) / max(float(ramp @ ramp), 1e-12)
-    rest = rest - slope * ramp
-    return float(rest @ rest) / len(y)
+    along = np.maximum(np.einsum("sn,sn->s", ramps, ramps), 1e-12)
+    explained = (ramps @ rest) ** 2 / along
+    left: Floats = np.maximum(rest @ rest - explained, 0.0) / len(y)
+    return left

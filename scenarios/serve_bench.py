@@ -199,14 +199,16 @@ async def look(address: str, load: Load) -> None:
         load.stale = max(load.stale, told["copy"]["stale_max"])
 
 
-async def measure(address: str, connections: int, seconds: float, rate: float) -> list[Load]:
+async def measure(
+    address: str, connections: int, seconds: float, rate: float, warm: float
+) -> list[Load]:
     """Warm up, then both loads."""
     port = int(address.rpartition(":")[2])
     loop, seen = asyncio.get_running_loop(), dict[int, float]()
     made = [await loop.create_connection(Connection, "127.0.0.1", port) for _ in range(connections)]
     links = [link for _, link in made]
     listening = asyncio.create_task(listen(port, seen))
-    await closed(links, WARM, Load("warm"), seen)
+    await closed(links, warm, Load("warm"), seen)
     loads = [Load("as fast as it goes"), Load(f"{rate:g} a second")]
     for i, load in enumerate(loads):
         looking, begun = asyncio.create_task(look(address, load)), perf_counter()
@@ -237,8 +239,8 @@ def started(folder: Path, pace: str) -> tuple[subprocess.Popen[str], str]:
     until = perf_counter() + PATIENCE
     while perf_counter() < until and running.poll() is None:
         for line in (folder / "told").read_text().splitlines():
-            if line.startswith("api: "):
-                return running, line.removeprefix("api: ").strip()
+            if "api: http" in line:
+                return running, line.partition("api: ")[2].strip()
         sleep(0.1)
     running.kill()
     raise SystemExit((folder / "told").read_text())
@@ -250,13 +252,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.add_argument("--seconds", type=float, default=20.0, help="of each load")
     asked.add_argument("--connections", type=int, default=16)
     asked.add_argument("--rate", type=float, default=1000.0, help="of the steady load, a second")
+    asked.add_argument("--warm", type=float, default=WARM, help="seconds of load before")
     asked.add_argument("--pace", default="200/s", help="of the stream that the model learns")
     asked.add_argument("--json", type=Path, help="write the figures here as well")
     given = asked.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         running, address = started(Path(folder), given.pace)
         try:
-            loads = asyncio.run(measure(address, given.connections, given.seconds, given.rate))
+            loads = asyncio.run(
+                measure(address, given.connections, given.seconds, given.rate, given.warm)
+            )
             told = status(address)
         finally:
             running.terminate()
@@ -271,17 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def show(loads: Sequence[Load], told: dict[str, Any], pace: str) -> None:
     """A table, and what the server says of itself."""
     table = Table(title=f"predictions over HTTP while the model learns {pace} events of {STREAM}")
-    for name in (
-        "load",
-        "a second",
-        "failed",
-        "p50 ms",
-        "p99 ms",
-        "max ms",
-        "age p99",
-        "age max",
-        "stale max",
-    ):
+    for name in COLUMNS:
         table.add_column(name, justify="left" if name == "load" else "right")
     for load in loads:
         row = load.row()

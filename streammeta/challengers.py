@@ -193,19 +193,28 @@ def enlist(state: State, key: int, slot: int) -> None:
 
 
 def close(state: State, key: int, ended: int) -> None:
-    """A segment with ``ended`` rows in the ring is over: members of families may be others now, and
-    begin like scouts; some may have nothing more to say."""
-    live, place = state.bank.live[key], len(state.bank.rates)
-    units(state, key)  # which families read
+    """A segment with ``ended`` rows in the ring is over."""
     for family in state.families:
-        born = place + family.close(key, state.world, ended)
-        here = slice(place, place + len(family.names))
-        if len(born):
-            live[here] = family.awake(key)
-            live[born] = False
-            join(state, key, born, live, SCOUT_SHARE)
-            live[born] = True
-        place = here.stop
+        family.close(key, state.world, ended)
+    state.unsettled.add(key)
+
+
+def settle(state: State) -> None:
+    """What families have left to do since segments ended: some members may be others after it, and
+    begin like scouts; some may have nothing more to say."""
+    for key in sorted(state.unsettled):
+        live, place = state.bank.live[key], len(state.bank.rates)
+        units(state, key)  # which families read
+        for family in state.families:
+            born = place + family.settle(key, state.world)
+            here = slice(place, place + len(family.names))
+            if len(born):
+                live[here] = family.awake(key)
+                live[born] = False
+                join(state, key, born, live, SCOUT_SHARE)
+                live[born] = True
+            place = here.stop
+    state.unsettled.clear()
 
 
 def hire(state: State, key: int) -> None:

@@ -490,6 +490,12 @@ def open_segment(state: State, key: int, alarm: Alarm, outputs: list[Output]) ->
         state.start(key)
 
 
+def settle(state: State) -> None:
+    """Do what ended segments have left to do, where there is anything."""
+    if state.unsettled:
+        challengers.settle(state)
+
+
 def close_task(state: State, asked: Asked, outputs: list[Output]) -> None:
     """Enough rows of one segment have come: they become a task for replay."""
     length = state.config.support + state.config.query

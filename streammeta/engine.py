@@ -139,6 +139,7 @@ class Engine:
         outputs: list[Output] = []
         size = self.config.chunk
         for start in range(0, len(events), size):
+            core.settle(self.state)
             self.state, made = core.step(
                 self.state, events[start : start + size], self.metas, self.lap
             )
@@ -147,9 +148,11 @@ class Engine:
             outputs += made
         return outputs
 
-    def replay(self) -> list[Output]:
-        """Take the outer steps that are due by the number of labels learned."""
+    def replay(self, most: int | None = None) -> list[Output]:
+        """What there is time for between events: finish what ended segments have left to do, and
+        take the outer steps that are due by the number of labels learned, at most ``most`` now."""
         state, c = self.state, self.config
+        core.settle(state)
         if not (c.replay and c.meta_every) or self.meta is None or core.frozen(state):
             return []
         if len(state.bank.challengers) < 2 or c.challenger_init == "random":
@@ -165,7 +168,7 @@ class Engine:
         if state.memory.seen < FIRST_TASKS:
             state.outer_steps = due  # nothing to learn from yet, and nothing owed for it later
         outputs: list[Output] = []
-        while state.outer_steps < due:
+        for _ in range(due - state.outer_steps)[:most]:
             state.outer_steps += 1
             outputs += self._outer_step()
         return outputs

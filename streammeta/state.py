@@ -57,6 +57,8 @@ class State:
     outer_steps: int = 0
     drifts: int = 0
     last_ts: float | None = None
+    #: keys with a segment that has ended, after which families have something left to do
+    unsettled: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         c = self.config
@@ -324,6 +326,7 @@ class State:
             "rows": self.rows,
             "labels": self.labels,
             "outer_steps": self.outer_steps,
+            "unsettled": sorted(self.unsettled),
             "last_ts": self.last_ts,
             "columns": self.columns.to_info(),
             "allocated": self.allocated,
@@ -365,7 +368,7 @@ class State:
         state.rng.bit_generator.state = copy.deepcopy(info["rng"])
         state.columns = ColumnMap.from_info(info["columns"])
         state.rows, state.labels, state.last_ts = info["rows"], info["labels"], info["last_ts"]
-        state.outer_steps = info["outer_steps"]
+        state.outer_steps, state.unsettled = info["outer_steps"], set(info["unsettled"])
         state.classes = list(info["classes"])
         state.class_index = {label: i for i, label in enumerate(state.classes)}
         state.keys = dict(info["keys"])

@@ -44,7 +44,8 @@ def engine(turns: tuple[int, ...] = TURNS, **changes: Any) -> Engine:
 
 
 def scored(model: Engine, shown: list[Event]) -> list[Scored]:
-    return [o for event in shown for o in model.observe([event]) if isinstance(o, Scored)]
+    outputs = [o for event in shown for o in (*model.observe([event]), *model.replay())]
+    return [o for o in outputs if isinstance(o, Scored)]
 
 
 # -- what it knows -----------------------------------------------------------------------------
@@ -216,3 +217,24 @@ def test_a_model_that_forgets_everything_forgets_its_archive() -> None:
     model = engine(on_drift="reset")
     scored(model, events(TURNS[0] + 1))
     assert not model.state.bank.live[0, model.state.in_families].any()
+
+
+def test_what_a_segment_leaves_to_do_waits_for_time_between_events_and_is_never_lost() -> None:
+    """The alarm's own event is not held up; a snapshot in between has it, and so has whoever never
+    takes time: it is done before the next event."""
+    shown = events(TURNS[0] + 40)
+    cut = TURNS[0] + 1
+    whole, hasty = engine(), engine()
+    scored(whole, shown[:cut])
+    for event in shown[:cut]:
+        hasty.observe([event])
+    assert whole.state.unsettled == set()
+    assert hasty.state.unsettled == {0}
+    assert not hasty.state.bank.live[0, hasty.state.in_families].any()
+    resumed = Engine.restore(hasty.config, hasty.snapshot())
+    answers = [
+        [s.loss for event in shown[cut:] for s in model.observe([event]) if isinstance(s, Scored)]
+        for model in (whole, hasty, resumed)
+    ]
+    assert answers[0] == answers[1] == answers[2]
+    assert resumed.state.bank.live[0, resumed.state.in_families].sum() == 1

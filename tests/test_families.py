@@ -85,7 +85,8 @@ class Stream:
         which members have begun anew."""
         box = self.world()
         self.counted[1] = late
-        return family.close(key, box, min(self.seen, rows)).tolist()
+        family.close(key, box, min(self.seen, rows))
+        return family.settle(key, box).tolist()
 
     def teach(self, family: Family, rows: int, key: int = 0) -> None:
         """So many rows of a segment, which then ends."""

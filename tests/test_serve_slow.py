@@ -24,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from scenarios import serve_bench
 from streammeta.config import ModelConfig
 from streammeta.engine import Engine
 from streammeta.events import Event
@@ -205,3 +206,18 @@ def fuzz(address: str, operation, mode: GenerationMode, rounds: int, statuses: C
         case.validate_response(response, checks=checks)
 
     one()
+
+
+def test_the_bench_measures_a_run_of_its_own(tmp_path, capsys):
+    serve_bench.main(
+        ["--seconds", "1", "--warm", "0.5", "--rate", "40", "--connections", "2", "--json"]
+        + [str(tmp_path / "figures.json")]
+    )
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    for name in ("as fast as it goes", "40 a second"):
+        load = figures["loads"][name]
+        assert load["requests"] > 10
+        assert load["failed"] == 0
+        assert 0.0 < load["p50_ms"] <= load["p99_ms"] <= load["max_ms"]
+    assert figures["status"]["copy"]["copies"] > 0
+    assert "40 a second" in capsys.readouterr().out

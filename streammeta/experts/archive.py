@@ -38,7 +38,8 @@ class _Table(NamedTuple):
     """Networks ``theta (K, S, P)`` of S places, kept at the row ``kept (K, S)`` of the key, 0 where
     there is none; each reads columns where ``scaled``, by ``means`` and ``spreads (K, S, D)``, and
     ``knots (K, S, C, B)``, ``n_knots (K, S, C)``; it knows ``classes (K, S)`` of them, and answers
-    in ``units (K, S, 2)``."""
+    in ``units (K, S, 2)``. ``ended (K, 2)``: first row of a segment that waits to be fitted to, and
+    the one behind its last; none where they are the same."""
 
     theta: NDArray[np.float32]
     kept: I64
@@ -49,6 +50,7 @@ class _Table(NamedTuple):
     n_knots: I64
     classes: I64
     units: Floats
+    ended: I64
 
 
 @njit(cache=True, nogil=True)
@@ -58,6 +60,8 @@ def _boxed(table: _Table) -> Box:
 
 class Archive(Stacked[_Table]):
     """Networks of past segments; the seed is of the weights from which they are fitted."""
+
+    unread = ("ended",)
 
     def __init__(self, space: Space) -> None:
         width, hatted, outputs, _, seed, _ = space
@@ -82,6 +86,7 @@ class Archive(Stacked[_Table]):
             np.zeros((PLACES, self.hatted), np.int64),
             np.zeros(PLACES, np.int64),
             np.zeros((PLACES, 2)),
+            np.zeros(2, np.int64),
         )
 
     def awake(self, key: int) -> NDArray[np.bool_]:
@@ -96,14 +101,20 @@ class Archive(Stacked[_Table]):
     def learn(self, key: int, world: Box) -> None:
         """What is on the shelf never changes."""
 
-    def close(self, key: int, world: Box, ended: int) -> I64:
-        """A network of the ``ended`` rows before the segment, if they are enough; in which place
-        it stands ``(0 or 1,)``."""
+    def close(self, key: int, world: Box, ended: int) -> None:
+        """The ``ended`` rows before the segment wait to be fitted to, if they are enough."""
         rows = min(ended, MOST)
-        if rows < LEAST:
+        if rows >= LEAST:
+            _note(self.box, world, key, rows)
+
+    def settle(self, key: int, world: Box) -> I64:
+        """A network of the rows that wait; in which place it stands ``(0 or 1,)``."""
+        first, end = self.table.ended[key]
+        if first == end:
             return np.empty(0, np.int64)
         start = initial(self.net, self.width, self.hatted, 1, self.seed)[0]
-        place = _keep(self.box, world, key, self.inputs, rows, start)
+        place = _keep(self.box, world, key, self.inputs, start)
+        self.table.ended[key] = 0
         return np.full(1, place)
 
     def seed_class(self, index: int) -> None:
@@ -196,15 +207,22 @@ def most_alike(said: Floats, kept: I64) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _keep(
-    own: Box, world: Box, key: int, inputs: int, ended: int, start: NDArray[np.float32]
-) -> int:
-    """Fit a network to the ``ended`` rows before the segment; the place in which it stands. The
-    last free place is cleared again for the next one."""
+def _note(own: Box, world: Box, key: int, rows: int) -> None:
+    """The ``rows`` before the segment wait, unless a longer segment does."""
+    ended, w = own.of.ended[key], world.of
+    end = w.seen[key] - w.inside[key]
+    if rows >= ended[1] - ended[0]:
+        ended[0], ended[1] = end - rows, end
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _keep(own: Box, world: Box, key: int, inputs: int, start: NDArray[np.float32]) -> int:
+    """Fit a network to the rows that wait, as far as they are still there; the place in which it
+    stands. The last free place is cleared again for the next one."""
     t, w = own.of, world.of
     ring, seen, kept = w.rows[key], w.seen[key], t.kept[key]
-    end, place = seen - w.inside[key], int(kept.argmin())
-    slots = np.arange(end - ended, end) % len(ring)
+    place = int(kept.argmin())
+    slots = np.arange(max(t.ended[key, 0], seen - len(ring)), t.ended[key, 1]) % len(ring)
     rows, theta = ring[slots], start.copy()
     centre, scale = w.units[key]
     _read(rows, own, world, key, place, theta)

@@ -94,11 +94,15 @@ class Family(Protocol):
         """A label of the current segment has come: the newest row of ``world``."""
 
     def awake(self, key: int) -> Flags:
-        """Which members ``(M,)`` have something to say; looked at after ``start`` and ``close``."""
+        """Which members ``(M,)`` have something to say; looked at after ``start``, ``settle``."""
 
-    def close(self, key: int, world: Box, ended: int) -> I64:
+    def close(self, key: int, world: Box, ended: int) -> None:
         """The segment has ended: its ``ended`` newest rows stand before those ``inside`` of the new
-        one. The places of members that are others from now on."""
+        one. What takes long waits for ``settle``."""
+
+    def settle(self, key: int, world: Box) -> I64:
+        """There is time for what ``close`` has left to do, if anything. The places of members that
+        are others from now on."""
 
     def seed_class(self, index: int) -> None:
         """Class ``index`` is new; there is room for it."""
@@ -183,8 +187,11 @@ class Stacked(ABC, Generic[Table]):
         """All of them, always."""
         return np.ones(len(self.names), np.bool_)
 
-    def close(self, key: int, world: Box, ended: int) -> I64:
+    def close(self, key: int, world: Box, ended: int) -> None:
         """Members see for themselves where segments end, and go on."""
+
+    def settle(self, key: int, world: Box) -> I64:
+        """Nothing was left to do."""
         return np.empty(0, np.int64)
 
     def tensors(self) -> dict[str, NDArray[Any]]:

@@ -75,8 +75,11 @@ class RiverExpert:
         """Always."""
         return np.ones(1, np.bool_)
 
-    def close(self, key: int, world: Box, ended: int) -> I64:
+    def close(self, key: int, world: Box, ended: int) -> None:
         """River's adaptive estimators find drifts themselves."""
+
+    def settle(self, key: int, world: Box) -> I64:
+        """Nothing was left to do."""
         return np.empty(0, np.int64)
 
     def seed_class(self, index: int) -> None:

@@ -150,10 +150,17 @@ class PublishedModel:
         return outputs
 
     def replay(self) -> list[Output]:
-        """The outer steps that are due; before them, for they take long, a copy where it is due."""
-        if self.published.due():
-            self.publish()
-        return self.engine.replay()
+        """The outer steps that are due; before each, for they take long, a copy where it is due."""
+        outputs: list[Output] = []
+        more, state = True, self.engine.state
+        unsettled = [state.key_names[key] for key in state.unsettled]
+        while more:
+            if self.published.due():
+                self.publish()
+            made = self.engine.replay(1)
+            self.published.touch(unsettled)
+            outputs, more, unsettled = outputs + made, bool(made), []
+        return outputs
 
     @property
     def lap(self) -> Callable[[str], None]:
