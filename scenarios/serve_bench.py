@@ -184,11 +184,13 @@ async def listen(port: int, seen: dict[int, float]) -> None:
     """Keep when the score of each row came."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
     writer.write(b"GET /v1/stream?kinds=scored HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    while line := await reader.readline():
-        if line.startswith(b"data:"):
-            row = line.split(b'"row":', 1)[1].split(b",", 1)[0]
-            seen[int(row)] = perf_counter()
-    writer.close()
+    try:
+        while line := await reader.readline():
+            if line.startswith(b"data:"):
+                row = line.split(b'"row":', 1)[1].split(b",", 1)[0]
+                seen[int(row)] = perf_counter()
+    finally:
+        writer.close()
 
 
 async def look(address: str, load: Load) -> None:
@@ -219,8 +221,10 @@ async def measure(
         load.seconds = perf_counter() - begun
         looking.cancel()
     listening.cancel()
+    await asyncio.wait([listening])
     for transport, _ in made:
         transport.close()
+    await asyncio.sleep(0.0)  # until they are
     return loads
 
 
@@ -235,7 +239,8 @@ def started(folder: Path, pace: str) -> tuple[subprocess.Popen[str], str]:
     """A run with its API, and where it answers."""
     (folder / "run.toml").write_text(CONFIG.format(pace=pace, stream=STREAM))
     command = [sys.executable, "-m", "streammeta.cli", "run", "run.toml"]
-    running = subprocess.Popen(command, cwd=folder, stderr=(folder / "told").open("w"), text=True)
+    with (folder / "told").open("w") as told:
+        running = subprocess.Popen(command, cwd=folder, stderr=told, text=True)
     until = perf_counter() + PATIENCE
     while perf_counter() < until and running.poll() is None:
         for line in (folder / "told").read_text().splitlines():

@@ -209,11 +209,10 @@ def fuzz(address: str, operation, mode: GenerationMode, rounds: int, statuses: C
 
 
 def test_the_bench_measures_a_run_of_its_own(tmp_path, capsys):
-    serve_bench.main(
-        ["--seconds", "1", "--warm", "0.5", "--rate", "40", "--connections", "2", "--json"]
-        + [str(tmp_path / "figures.json")]
-    )
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    kept = tmp_path / "figures.json"
+    short = "--seconds 1 --warm 0.5 --rate 40 --connections 2 --json"
+    serve_bench.main([*short.split(), str(kept)])
+    figures = json.loads(kept.read_text())
     for name in ("as fast as it goes", "40 a second"):
         load = figures["loads"][name]
         assert load["requests"] > 10
