@@ -2,8 +2,8 @@
 
 Weights follow Herbster & Warmuth 1998 (fixed share) with discounted losses, so that evidence
 fades; an expert that was asleep when the prediction was made is charged the mixture's own loss
-(Freund et al. 1997, specialists). Regression experts are Gaussians, each with a discounted
-variance of its own, so one that was sure and wrong loses at once.
+(Freund et al. 1997, specialists). Regression experts are Gaussians with strays, each with a
+discounted variance of its own, so one that was sure and wrong again loses within a few events.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ VARIANCE_FLOOR = 1e-5
 VARIANCE_AT_BIRTH = 0.3
 #: No single event counts against an expert by more than this many nats.
 WORST = -12.0
+#: Part of all residuals that says nothing of a member.
+STRAY = 0.03
+#: No squared residual counts as more (standardised units), nor as more than so many variances of a
+#: member that has been judged so often: one jump does not blur for tens of events who was right.
+STRANGE, MOST_AT_ONCE, GROWN = 100.0, 30.0, 5
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -71,11 +76,20 @@ def blend(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def value_score(gap: float, variance: float, age: int) -> tuple[float, float]:
-    """Gaussian log likelihood of a residual, and the member's variance after it."""
-    score, bounded = WORST, 100.0
+    """Log likelihood of a residual, and the member's variance after it.
+
+    The residual is Gaussian, but ``STRAY`` of them are as wide as the target itself: where a series
+    jumps, those that were right until then stay ahead of those that never were (the contaminated
+    normal of Tukey 1960, A survey of sampling from contaminated distributions).
+    """
+    score, bounded = WORST, STRANGE
     if np.isfinite(gap):
-        score = max(-0.5 * (np.log(variance) + gap * gap / variance), WORST)
-        bounded = min(gap * gap, 100.0)
+        square, wide = gap * gap, 1.0 + variance
+        near = (1.0 - STRAY) * np.exp(-0.5 * square / variance) / np.sqrt(variance)
+        score = np.log(near + STRAY * np.exp(-0.5 * square / wide) / np.sqrt(wide))
+        score, bounded = max(score, WORST), min(square, STRANGE)
+    if age >= GROWN:
+        bounded = min(bounded, MOST_AT_ONCE * variance)
     part = max(1.0 / (age + 2.0), 1.0 - VARIANCE_DISCOUNT)
     return score, max((1.0 - part) * variance + part * bounded, VARIANCE_FLOOR)
 

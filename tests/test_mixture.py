@@ -216,3 +216,30 @@ def test_a_swap_of_the_best_member_is_followed_within_tens_of_events(task: int) 
                 assert panel.weights[best] > 0.5, f"swap {swap}"
         assert panel.weights[best] > 0.7
         best = (best + 1) % 3
+
+
+def test_a_jump_that_nobody_foresaw_leaves_who_was_right_ahead() -> None:
+    """A series of levels: the first member repeats the last one, the second is always a bit off.
+    Both miss every jump, and the first is believed right after it all the same."""
+    rng, level, panel = np.random.default_rng(0), 0.0, Panel(2, REGRESSION)
+    after_jump = []
+    for t in range(400):
+        before = level
+        if t % 40 == 39:
+            level += rng.choice((-1.0, 1.0))
+        elif t % 40 == 0 and t:
+            after_jump.append(panel.weights[0])
+        panel.judge(np.array([[before], [before + 0.4 + 0.1 * rng.normal()]]), level)
+    assert min(after_jump) > 0.5
+
+
+@given(st.floats(1e-5, 10.0), st.floats(-50.0, 50.0), st.integers(0, 1000))
+def test_no_residual_blurs_what_is_known_of_a_grown_member(
+    variance: float, gap: float, age: int
+) -> None:
+    score, after = mixture.value_score(gap, variance, age)
+    assert mixture.WORST <= score <= 0.5 * math.log(1.0 / mixture.VARIANCE_FLOOR) + 1e-9
+    assert after >= mixture.VARIANCE_FLOOR
+    if age >= 20:
+        assert after <= variance * (1.0 + 0.05 * mixture.MOST_AT_ONCE)
+    assert mixture.value_score(math.nan, variance, age)[0] == mixture.WORST
