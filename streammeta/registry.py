@@ -361,6 +361,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "scenarios.fewshot.switching:SWITCHING",
             "sines that switch without a sign: meta-train on unsegmented series, then test",
         ),
+        "known_switches": (
+            "scenarios.fewshot.known_switches:KNOWN_SWITCHES",
+            "sine_switch for learners that are told the switches: meta-train on others, then test",
+        ),
         "few_shot": (
             "scenarios.fewshot.few_shot:FEW_SHOT",
             "few-shot classification: meta-train on some classes, then test on others",
@@ -394,6 +398,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "sine": (
             "scenarios.suites.sine:SUITE",
             "few-shot sine regression: every meta-learner beside the papers' figures",
+        ),
+        "in-context": (
+            "scenarios.suites.in_context:SUITE",
+            "reading in place of descending: the in-context learner beside MAML after a switch",
         ),
         "moca-sine": (
             "scenarios.suites.moca_sine:SUITE",
