@@ -132,6 +132,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "memory": ("streammeta.experts.memory:Memory", "the nearest of past rows"),
         "trees": ("streammeta.experts.trees:Trees", "a bag of trees that grow and fold up"),
         "archive": ("streammeta.experts.archive:Archive", "networks of past segments, frozen"),
+        "moca": (
+            "streammeta.experts.moca:MocaExpert",
+            "Bayesian last layers and a belief over when the stream changed; not in the default",
+        ),
     },
     "detectors": {
         "bank": ("drift.watch:Watch", "signals that vote with evidence; the default"),

@@ -23,6 +23,7 @@ from streammeta.experts.hats import Hats
 from streammeta.experts.heads import Heads
 from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, REGRESSION
 from streammeta.experts.memory import Memory
+from streammeta.experts.moca import MocaExpert
 from streammeta.experts.trees import Trees
 from streammeta.replay import SegmentRows
 
@@ -34,7 +35,7 @@ FAMILIES: dict[str, Any] = {
     name: lambda outputs, make=make: make(Space(WIDTH, HATTED, outputs, seed=3))
     for name, make in (
         ("hats", Hats), ("heads", Heads), ("memory", Memory), ("trees", Trees),
-        ("archive", Archive),
+        ("archive", Archive), ("moca", MocaExpert),
     )
 }  # fmt: skip
 both_tasks = pytest.mark.parametrize("task", [CLASSIFICATION, REGRESSION])

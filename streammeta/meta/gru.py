@@ -92,7 +92,8 @@ class _Recurrence(torch.autograd.Function):
             h = torch.lerp(new, h, both[:, units:])
             states.append(h)
         found = torch.stack(states, 1)
-        ctx.save_for_backward(back, found, torch.stack(kept, 1))
+        gates = torch.stack(kept, 1) if kept else h.new_zeros(len(h), 0, 4 * units)
+        ctx.save_for_backward(back, found, gates)
         return found
 
     @staticmethod
