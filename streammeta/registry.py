@@ -393,7 +393,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "ablation": (
             "scenarios.suites.ablation:SUITE",
-            "the default model minus the same model with one part taken away",
+            "the default minus itself with one part taken away, exchanged or added",
         ),
         "sine-switch": (
             "scenarios.suites.sine_switch:SUITE",
@@ -492,6 +492,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "without": (
             "scenarios.models:without",
             "without@NAME: the default without one kind of its experts, such as without@memory",
+        ),
+        "with": (
+            "scenarios.models:with_one",
+            "with@NAME: the default with one more family of experts, such as with@moca",
         ),
         "oracle": (
             "scenarios.models:oracle",

@@ -152,7 +152,7 @@ class MocaExpert:
         first = Net((self.space.width, *HIDDEN, self.space.outputs))
         rng = np.random.default_rng([self.space.seed, 1912_08866])
         theta = refit(first.init(rng).astype(np.float64), first, self._net())
-        learner = self._model()
+        learner: Any = self._model()
         state = Moca(learner, None, RUNS).init(torch.from_numpy(theta))
         return MetaParameters(learner, self._net(), state, torch.device("cpu"))
 
