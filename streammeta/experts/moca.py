@@ -30,12 +30,14 @@ from streammeta.meta.pcoc import Pcoc
 
 #: Units of the hidden layers; the last one is what heads rest on. Runs that are kept.
 HIDDEN, RUNS = (32, 16), 16
-#: Labels from one round of meta-training to the next; after the first ``EARLY`` labels rarer.
-ROUND, EARLY, RARER = 64, 4_096, 8
-#: Of a round: outer steps, of so many stretches of so many rows each, and their rate.
-STEPS, SERIES, LENGTH, OUTER_LR = 4, 8, 32, 3e-3
-#: Newest rows that are learned again after a round, for what features mean has changed.
-AGAIN = 128
+#: And in training, where each of them costs a way back as well.
+TRAINED_RUNS = 6
+#: Labels from one outer step to the next; after the first ``EARLY`` labels so many times as many.
+EVERY, EARLY, RARER = 32, 4_096, 8
+#: Of an outer step: so many stretches of so many rows each, and its rate.
+SERIES, LENGTH, OUTER_LR = 8, 32, 5e-3
+#: Newest rows that are learned again after it, for what features mean has changed.
+AGAIN = 64
 
 
 class MocaExpert:
@@ -87,7 +89,7 @@ class MocaExpert:
         seen: World = world.table
         self.learned[key] += 1
         there = min(int(seen.seen[key]), seen.rows.shape[1])
-        every = ROUND if self.learned[key] <= EARLY else RARER * ROUND
+        every = EVERY if self.learned[key] <= EARLY else RARER * EVERY
         rows = 1
         if self.learned[key] % every == 0 and self.space.replay and there >= LENGTH:
             self._train(key, seen, there)
@@ -199,16 +201,15 @@ class MocaExpert:
         return torch.from_numpy(x), torch.from_numpy(y.astype(np.float64))
 
     def _train(self, key: int, world: World, there: int) -> None:
-        """Outer steps on stretches of the ``there`` rows that are kept, wherever they changed."""
+        """One outer step on stretches of the ``there`` rows kept, wherever they changed."""
         rng = np.random.default_rng([self.space.seed, self.learned[key]])
-        meta, learner = self.metas[key], self._learner(self.metas[key], self._classes(world))
-        state = meta.state
-        for _ in range(STEPS):
-            backs = rng.integers(0, there - LENGTH + 1, SERIES)
-            drawn = [self._newest(world, key, LENGTH, int(back)) for back in backs]
-            x, y = (torch.stack(part) for part in zip(*drawn, strict=True))
-            state, _ = learner.meta_update(state, x, y)
-        self.metas[key] = replace(meta, state=state, updates=meta.updates + STEPS)
+        meta = self.metas[key]
+        learner = replace(self._learner(meta, self._classes(world)), runs=TRAINED_RUNS)
+        backs = rng.integers(0, there - LENGTH + 1, SERIES)
+        drawn = [self._newest(world, key, LENGTH, int(back)) for back in backs]
+        x, y = (torch.stack(part) for part in zip(*drawn, strict=True))
+        state, _ = learner.meta_update(meta.state, x, y)
+        self.metas[key] = replace(meta, state=state, updates=meta.updates + 1)
 
 
 def _standard(world: World, key: int, raw: Floats) -> Floats:

@@ -25,7 +25,7 @@ class Differentiated(GradientLearner, ABC):
 
     def __post_init__(self) -> None:
         if self.outer.proximity or self.outer.gated or self.outer.each_step:
-            name = type(self).__name__
+            name = type(self).__name__.lower()
             raise UsageError(f"{name}: proximity, gated and each_step are about inner steps")
 
     @abstractmethod
