@@ -161,6 +161,21 @@ def without(
     return make(task=task, seed=seed, chunk=chunk, argument="", overrides=overrides)
 
 
+def with_one(
+    *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
+) -> Model:
+    """The default model with one more family of experts: ``with@moca``."""
+    from streammeta.config import EXPERTS
+
+    if not argument:
+        raise UsageError("model 'with': expected a family, such as with@moca")
+    if argument in EXPERTS:
+        raise UsageError(f"model 'with@{argument}': the default model has these already")
+    find("families", argument)
+    make = _variant({"experts": (*EXPERTS[:-1], argument, EXPERTS[-1])})
+    return make(task=task, seed=seed, chunk=chunk, argument="", overrides=overrides)
+
+
 def oracle(
     *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
 ) -> Model:

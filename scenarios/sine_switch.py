@@ -13,6 +13,7 @@ from streammeta.events import Label, Value
 
 TASK_ROWS = 200
 TASKS = 300
+FROM, TO = 6, 50  # events after a switch by which adapting is judged, the first after it being 1
 NOISE = 0.05  # standard deviation added to y
 
 

@@ -106,6 +106,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "the nearest mean of a class; classes",
         ),
         "matching": ("streammeta.meta.matching:Matching", "attention over the rows of the support"),
+        "in_context": (
+            "streammeta.meta.in_context:InContext",
+            "a recurrent net reads rows and labels; no step is taken",
+        ),
         "meta_lstm": (
             "streammeta.meta.meta_lstm:MetaLstm",
             "weights are the cells of an LSTM that reads gradients",
@@ -128,6 +132,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "memory": ("streammeta.experts.memory:Memory", "the nearest of past rows"),
         "trees": ("streammeta.experts.trees:Trees", "a bag of trees that grow and fold up"),
         "archive": ("streammeta.experts.archive:Archive", "networks of past segments, frozen"),
+        "moca": (
+            "streammeta.experts.moca:MocaExpert",
+            "Bayesian last layers and a belief over when the stream changed; not in the default",
+        ),
     },
     "detectors": {
         "bank": ("drift.watch:Watch", "signals that vote with evidence; the default"),
@@ -357,6 +365,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "scenarios.fewshot.switching:SWITCHING",
             "sines that switch without a sign: meta-train on unsegmented series, then test",
         ),
+        "known_switches": (
+            "scenarios.fewshot.known_switches:KNOWN_SWITCHES",
+            "sine_switch for learners that are told the switches: meta-train on others, then test",
+        ),
         "few_shot": (
             "scenarios.fewshot.few_shot:FEW_SHOT",
             "few-shot classification: meta-train on some classes, then test on others",
@@ -381,7 +393,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "ablation": (
             "scenarios.suites.ablation:SUITE",
-            "the default model minus the same model with one part taken away",
+            "the default minus itself with one part taken away, exchanged or added",
         ),
         "sine-switch": (
             "scenarios.suites.sine_switch:SUITE",
@@ -390,6 +402,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "sine": (
             "scenarios.suites.sine:SUITE",
             "few-shot sine regression: every meta-learner beside the papers' figures",
+        ),
+        "in-context": (
+            "scenarios.suites.in_context:SUITE",
+            "reading in place of descending: the in-context learner beside MAML after a switch",
         ),
         "moca-sine": (
             "scenarios.suites.moca_sine:SUITE",
@@ -476,6 +492,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "without": (
             "scenarios.models:without",
             "without@NAME: the default without one kind of its experts, such as without@memory",
+        ),
+        "with": (
+            "scenarios.models:with_one",
+            "with@NAME: the default with one more family of experts, such as with@moca",
         ),
         "oracle": (
             "scenarios.models:oracle",

@@ -37,12 +37,15 @@ from scenarios.bench.results import page
 from scenarios.concept_mix import ConceptMix
 from scenarios.models import SGD_RATES
 from scenarios.prequential import Latency, Result
+from scenarios.scenario import scenario
 from scenarios.sine_switch import SineSwitch
 from scenarios.suites import ablation, open_streams, quickstart, sine_switch
 from streammeta.cli.bench import GAP
+from streammeta.config import EXPERTS, ModelConfig
 from streammeta.errors import SourceError, UsageError
 from streammeta.events import Scored
-from streammeta.registry import components
+from streammeta.meta.learner import tasks_of
+from streammeta.registry import components, load
 from streammeta.scores import ClassificationScores, RegressionScores
 
 TINY = Suite(
@@ -338,6 +341,24 @@ def test_the_ablation_prints_the_gain_with_its_sign() -> None:
     ]
     gains = {row[1]: row[3] for row in ablation.gains(book(outcomes))[-1].rows}
     assert gains == {"no_replay": "+0.5000", "reset": "-0.5000"}
+
+
+def test_the_ablation_has_every_learner_where_it_fits_and_families_that_are_not_in_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STREAMMETA_DATA", str(tmp_path))
+    assert set(ablation.LEARNERS) == set(components("learners"))
+    assert set(ablation.MORE) == set(components("families")) - set(EXPERTS)
+    assert not any(name in ModelConfig().experts for name in ablation.MORE)
+    generated = [name for name in ablation.SUITE.streams if not name.startswith("open:")]
+    for stream in generated:
+        task = scenario(stream, rows=1000).card.task
+        assert (task == "regression") is (stream in ablation.VALUES)
+        shown = {job.model for job in ablation.SUITE.jobs() if job.stream == stream}
+        fit = {f"learner@{name}" for name in ablation.LEARNERS
+               if task in tasks_of(load("learners", name))}  # fmt: skip
+        assert {model for model in shown if model.startswith("learner@")} == fit
+        assert {f"with@{name}" for name in ablation.MORE} <= shown
 
 
 def test_the_leaderboard_shows_mean_and_interval_by_student_from_three_seeds_on() -> None:

@@ -161,3 +161,44 @@ def test_an_estimator_that_does_not_fit_is_refused() -> None:
         Engine(ModelConfig(task="regression", experts=("river.tree:NoTree",)))
     with pytest.raises(ValueError, match="heads: named more than once"):
         ModelConfig(task="regression", experts=("heads", "heads"))
+
+
+# -- MOCA ----------------------------------------------------------------------------------------
+
+
+@both_tasks
+def test_moca_takes_part_by_name_and_survives_a_snapshot(task: str) -> None:
+    config = ModelConfig.model_validate({"task": task, "experts": ("heads", "moca")})
+    assert "moca" not in ModelConfig(task="regression").experts
+    engine, later = Engine(config), events(task, 160)[120:]
+    assert "moca" in kinds(told(engine, task, 120)[-1])
+    resumed = Engine.restore(config, Snapshot.from_bytes(engine.snapshot().to_bytes()))
+    assert resumed.observe(later) == engine.observe(later)
+
+
+@both_tasks
+def test_moca_beside_the_default_model_moves_weight_by_what_it_said_before_the_label(
+    task: str,
+) -> None:
+    engine = built("with@moca", task)
+    heard = set().union(*map(kinds, told(engine, task, 40)))
+    assert heard >= {"moca", "memory", "hat", "head"}
+    asked = events(task, 41)[-1]
+    assert asked.x is not None
+    moca = engine.state.families[-1]
+    before = {name: array.copy() for name, array in moca.tensors().items()}
+    engine.observe([Event(asked.id, asked.x)])  # the question alone
+    for name, array in moca.tensors().items():
+        np.testing.assert_array_equal(array, before[name])
+    engine.observe([Event(asked.id, y=asked.y)])
+    after = moca.tensors()
+    assert any(not np.array_equal(after[name], before[name]) for name in before)
+
+
+def test_one_more_family_is_one_that_is_not_there_yet() -> None:
+    with pytest.raises(UsageError, match="the default model has these already"):
+        build("with@memory", task="regression")
+    with pytest.raises(UsageError, match="did you mean moca"):
+        build("with@mocca", task="regression")
+    with pytest.raises(UsageError, match="expected a family, such as with@moca"):
+        build("with", task="regression")

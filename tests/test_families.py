@@ -23,6 +23,7 @@ from streammeta.experts.hats import Hats
 from streammeta.experts.heads import Heads
 from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, REGRESSION
 from streammeta.experts.memory import Memory
+from streammeta.experts.moca import MocaExpert
 from streammeta.experts.trees import Trees
 from streammeta.replay import SegmentRows
 
@@ -31,10 +32,12 @@ WIDTH, HATTED, KEYS_HERE = 5, 4, 3
 MEANS, SPREADS = np.array([3.0, 3.0, 3.0, 3.0, 0.0]), np.array([4.0, 4.0, 4.0, 4.0, 1.0])
 CENTRE, SCALE = 100.0, 7.0  # of values
 FAMILIES: dict[str, Any] = {
-    name: lambda outputs, make=make: make(Space(WIDTH, HATTED, outputs, seed=3))
+    name: lambda outputs, make=make: make(
+        Space(WIDTH, HATTED, outputs, REGRESSION if outputs == 1 else CLASSIFICATION, seed=3)
+    )
     for name, make in (
         ("hats", Hats), ("heads", Heads), ("memory", Memory), ("trees", Trees),
-        ("archive", Archive),
+        ("archive", Archive), ("moca", MocaExpert),
     )
 }  # fmt: skip
 both_tasks = pytest.mark.parametrize("task", [CLASSIFICATION, REGRESSION])

@@ -195,6 +195,49 @@ def through_the_attention(learner: GradientLearner, state: State, one: Plain) ->
     return modulated(learner, one, torch.stack(scores, 1))
 
 
+def through_the_reading(learner: GradientLearner, state: State, one: Plain) -> Tensor:
+    """In-context learning: row by row, with torch's own cell; each is predicted, then read."""
+    net, units = learner.net, learner.units  # type: ignore[attr-defined]
+    layers, theta = net.layers(), state.theta  # type: ignore[attr-defined]
+    last = theta[layers[-1].start : layers[-1].bias].view(layers[-1].n_in, layers[-1].n_out)
+    wide = 4 + layers[-1].n_in + (1 if learner.task == "regression" else layers[-1].n_in)
+    cut = (wide + units + 1) * 3 * units
+    into, back, bias = torch.split(state.extra[1 : 1 + cut], [wide * 3 * units, 3 * units**2,
+                                                             3 * units])  # fmt: skip
+    named = {
+        # torch turns its update gate the same way, and has the new state in the same place
+        "weight_ih": into.view(wide, -1).T, "weight_hh": back.view(units, -1).T,
+        "bias_ih": bias, "bias_hh": torch.zeros_like(bias),
+    }  # fmt: skip
+    cell = torch.nn.GRUCell(wide, units, dtype=theta.dtype)
+    h, error, read, told = theta.new_zeros(units), theta.new_zeros(layers[-1].n_out), 0, []
+    for x, y, mask in zip(*(torch.cat(p) for p in zip(one.support, one.query, strict=True)),
+                          strict=True):  # fmt: skip
+        if mask == 0:
+            continue
+        fast, place = theta.clone(), 0
+        said = h @ state.extra[1 + cut :].view(units, -1)
+        for layer in layers[:-1]:
+            fast[layer.bias : layer.end] += said[place : place + layer.n_out]
+            place += layer.n_out
+        fast[layers[-1].bias :] += error / (read + state.extra[0].exp())
+        told.append(losses(net.apply(fast, x[None]), y[None], one.kind)[0])
+        guess, seen = net.apply(theta, x[None])[0], net.features(theta, x[None])[0]  # type: ignore[attr-defined]
+        if learner.task == "regression":
+            label, error = y[None], error + y - guess
+        else:
+            label, more = last[:, int(y)], torch.zeros_like(error)
+            more[:CLASSES] = torch.eye(CLASSES, dtype=x.dtype)[int(y)] - guess[:CLASSES].softmax(0)
+            error = error + more
+        inputs = torch.cat([x, seen, label])[None]
+        h = torch.func.functional_call(cell, named, (inputs, h[None]))[0]
+        read += 1
+    total = torch.stack(told).mean()
+    if learner.outer.modulation is not None:
+        total = (1.0 - torch.exp(-learner.outer.modulation * total)) * total
+    return total
+
+
 def modulated(learner: GradientLearner, one: Plain, outputs: Tensor) -> Tensor:
     """Query loss of outputs, as the outer update wants it."""
     _, y, mask = one.query
@@ -298,6 +341,7 @@ EXACT: dict[str, Callable[[GradientLearner, State, Plain], Tensor]] = {
     "pcoc": through_the_clouds,
     "prototypical": through_the_means,
     "matching": through_the_attention,
+    "in_context": through_the_reading,
 }
 RULES = ("meta_lstm", "learned_optimiser")
 STATED = ("fomaml", "reptile", "fine_tuning", *RULES)
@@ -313,6 +357,7 @@ CASES = [
     ("pcoc", {"modulation": 1.0}),
     ("prototypical", {"modulation": 1.0}),
     ("matching", {"modulation": 1.0}),
+    ("in_context", {"modulation": 1.0}),
 ]
 every_case = pytest.mark.parametrize(
     ("name", "options", "task"),

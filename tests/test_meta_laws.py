@@ -203,7 +203,8 @@ def test_longer_adaptation_than_it_was_trained_for_does_not_diverge(name: str) -
     learner = make_it(net, "regression", inner_lr=0.1, steps=3, outer_lr=3e-3)
     state = learner.init(torch.from_numpy(net.init(rng)))
     told = []
-    for _ in range(300):
+    # with nothing to descend by, how to learn has to be learned from nothing
+    for _ in range(500 if name == "in_context" else 300):
         state, info = learner.meta_update(state, sines(rng, 8), 1)
         told.append(info.loss)
     assert np.mean(told[-30:]) < 0.8 * np.mean(told[:30])  # it did learn to adapt

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from scenarios.bench import Suite
 from scenarios.bench.jobs import BEST_SGD, PEERS, at_drift
 from scenarios.models import build
 from scenarios.prequential import Model, prequential
@@ -23,6 +24,13 @@ from streammeta.registry import components
 ROWS = 420  # of a stream; enough for every forecaster to have been fitted
 FEW = 180  # rows for models that take 5 ms for each
 SLOW = ("river.srp", "river.levbag")
+
+
+def first(suite: Suite, model: str) -> str:
+    """The first stream on which a suite runs one of its models."""
+    return next(stream for stream in suite.streams if not suite.leaves_out(stream, model))
+
+
 SUITES = {
     name: suite
     for name, row in components("suites").items()
@@ -31,7 +39,7 @@ SUITES = {
 STREAMS = sorted({stream for suite in SUITES.values() for stream in suite.streams})
 MODELS = sorted(
     {
-        (model, suite.streams[-1] if name == "forecast" else suite.streams[0])
+        (model, suite.streams[-1] if name == "forecast" else first(suite, model))
         for name, suite in SUITES.items()
         for model in suite.models
         if model != BEST_SGD and not model.startswith((PEERS, *SLOW))

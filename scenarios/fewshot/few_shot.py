@@ -77,6 +77,7 @@ RECIPES: Mapping[str, Recipe] = {
     "prototypical": Recipe("prototypical", 600, 3e-4, tasks=2, way=20),
     "matching": Recipe("matching", 400, 3e-4, tasks=2, way=20),
     "matching_context": Recipe("matching", 100, 3e-4, {"context": 1}, tasks=4),
+    "in_context": Recipe("in_context", 400, 3e-4),
     "meta_lstm": replace(_RULE, learner="meta_lstm"),
     "learned_optimiser": replace(_RULE, learner="learned_optimiser"),
 }

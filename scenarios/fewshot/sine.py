@@ -26,6 +26,7 @@ from scenarios.scenario import Card
 from streammeta.errors import UsageError
 from streammeta.meta.alpaca import Alpaca
 from streammeta.meta.gradient_based import GradientLearner
+from streammeta.meta.in_context import InContext
 from streammeta.meta.learner import Batch, State
 from streammeta.meta.net import Net
 from streammeta.meta.r2d2 import R2D2
@@ -127,7 +128,7 @@ class Sine:
     def run(self, job: Job, progress: Progress | None = None) -> Outcome:
         """Meta-train, then adapt to every test task."""
         card, learner, shots = self.card(job), learner_of(job.model), _shots(job)
-        costly = learner.steps > 1 or isinstance(learner, R2D2 | Alpaca)
+        costly = learner.steps > 1 or isinstance(learner, R2D2 | Alpaca | InContext)
         iterations = max(1, UPDATES * card.rows // (2 if costly else 1))
         training = MetaTraining(
             learner,

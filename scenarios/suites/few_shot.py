@@ -31,7 +31,9 @@ River; genes of Yeast with the same set of labels are a class.
 `pretrained`: a network trained to tell the classes of training apart, with a new last layer for
 each episode. Every meta-learner starts from that same network and is then meta-trained on episodes
 of the classes of training; for the learned update rules (`meta_lstm`, `learned_optimiser`) all but
-the last layer stays as it was. Settings were chosen on the class split of another seed.
+the last layer stays as it was. `in_context` has to bind classes in one recurrent state; Santoro et
+al. 2016 (arXiv 1605.06065) trained such nets on 100,000 episodes, and with what is spent here it is
+not to be expected above chance. Settings were chosen on the class split of another seed.
 """
 
 

@@ -34,6 +34,7 @@ RELATED = (
 OPEN = ("open:elec2", "open:weather", "open:interchanging_rbf")
 LEARNERS = (
     "meta_sgd", "maml", "fomaml", "anil", "reptile", "cavia", "r2d2", "alpaca", "pcoc",
+    "in_context",
 )  # fmt: skip
 #: Streams whose labels a learner is not for: classes, values.
 NOT_FOR = {

@@ -11,8 +11,8 @@ from scenarios.fewshot.sine import CONFIDENCE, COVERAGE, STEPS, TEST_TASKS, UPDA
 ABOUT = f"""
 `NAME@STEPS` is a meta-learner trained with so many inner steps. Each run is meta-trained from
 scratch by {UPDATES * TEST_TASKS:,} outer steps of 25 tasks ({UPDATES} for each test task), half as
-many where one costs more (several inner steps, or a last layer that is solved for: `r2d2`,
-`alpaca`), and
+many where one costs more (several inner steps, a last layer that is solved for: `r2d2`, `alpaca`,
+or a sequence to go back through: `in_context`), and
 tested on {TEST_TASKS:,} new tasks after 0 to {STEPS[-1]} inner steps. ANIL has three: trained with
 one, its last layer overshoots when adapted longer. `fine_tuning` is one network trained on all
 tasks alike. Covers: the share of test values inside the central 90 % intervals of `alpaca`, the
@@ -149,6 +149,7 @@ SUITE = Suite(
         "cavia@1",
         "r2d2@1",
         "alpaca@1",
+        "in_context@1",
         "fine_tuning@1",
     ),
     seeds=(0, 1, 2),

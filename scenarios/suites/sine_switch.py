@@ -8,10 +8,9 @@ from typing import Any
 
 from scenarios.bench import Book, Gate, Outcome, Suite, Summary, spread
 from scenarios.models import SGD_RATES
-from scenarios.sine_switch import TASK_ROWS
+from scenarios.sine_switch import FROM, TASK_ROWS, TO
 from streammeta.charts import Line, rolling_mean
 
-FROM, TO = 6, 50  # events after a switch that count, the first event after it being 1
 ROLLING = 20  # switches in the rolling mean of the picture
 TO_SGD, TO_RANDOM = 3.0, 2.0  # how many times smaller than theirs our error must be
 AFTER = "mse_after_switches"

@@ -76,7 +76,8 @@ class Differentiated(GradientLearner, ABC):
         with torch.enable_grad():
             # each task has a copy, so that one that is not finite spoils no other's gradient
             theta = start.clone().requires_grad_(True)
-            own = extra.repeat(tasks, 1).requires_grad_(True)
+            # and a view here, which shared weights can be told by
+            own = extra.expand(tasks, -1).detach().requires_grad_(True)
             loss = self.judged(theta, own, batch, n_classes)
             factor = self.weight(loss.detach())
             by_theta, by_extra = torch.autograd.grad((factor * loss).sum(), (theta, own))

@@ -215,13 +215,13 @@ class Moca:
         belief = state.theta.new_full(shape, -math.inf)
         belief[:, 0] = 0.0
         start = torch.zeros(shape, dtype=torch.long, device=belief.device)
-        return Runs(belief, start, self._beliefs(state).fresh(*shape), 0)
+        return Runs(belief, start, self.beliefs(state).fresh(*shape), 0)
 
     def filter(self, state: State, x: Tensor, y: Tensor, runs: Runs | None = None) -> Filtered:
         """Predict and then learn every row of series ``x (B, T, D)``, ``y (B, T)``, after ``runs``
         where those are given, or from the first row of the series on."""
         runs = self.begin(state, *x.shape[:2]) if runs is None else runs
-        beliefs, told, densities = self._beliefs(state), [], []
+        beliefs, told, densities = self.beliefs(state), [], []
         for row in beliefs.rows(x, y):
             said, kept = beliefs.tell(runs.stats, row, runs.log_belief)
             density, stats = beliefs.learn(runs.stats, row, said, kept)
@@ -235,7 +235,7 @@ class Moca:
     def since(self, state: State, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
         """Log density ``(B, T)`` of the labels of a series of which it is known where the run of
         each row began, ``start (B, T)``, at most the row itself: no belief, one run."""
-        return self._beliefs(state).since(x, y, start)
+        return self.beliefs(state).since(x, y, start)
 
     def predictive(self, state: State, x: Tensor, y: Tensor, start: Tensor) -> Predictive:
         """Means and variances ``(B, T)`` of values where the runs are known as in ``since``.
@@ -243,7 +243,7 @@ class Moca:
         Raises:
             TypeError: the model predicts classes.
         """
-        beliefs = self._beliefs(state)
+        beliefs = self.beliefs(state)
         if not isinstance(beliefs, Values):
             raise TypeError("classes have no mean and no variance")
         return beliefs.predictive(x, y, start)
@@ -311,7 +311,8 @@ class Moca:
         )
         return Runs(belief, torch.where(new, row, runs.start), stats, row)
 
-    def _beliefs(self, state: State) -> Beliefs:
+    def beliefs(self, state: State) -> Beliefs:
+        """What a run knows, with the model at ``state``."""
         if isinstance(self.model, Alpaca):
             return Values(self.model, state, self.n_classes)
         return Classes(self.model, state, self.n_classes)

@@ -96,14 +96,14 @@ class Net:
 
     def apply(self, theta: Tensor, x: Tensor) -> Tensor:
         """Outputs ``(..., n, outputs)`` for ``theta (..., P)`` and ``x (..., n, inputs)``."""
-        weight, bias = _unpack(theta, self.layers()[-1])
+        weight, bias = unpack(theta, self.layers()[-1])
         return self.features(theta, x) @ weight + bias.unsqueeze(-2)
 
     def features(self, theta: Tensor, x: Tensor) -> Tensor:
         """What the last layer reads ``(..., n, H)``."""
         h = x
         for layer in self.layers()[:-1]:
-            weight, bias = _unpack(theta, layer)
+            weight, bias = unpack(theta, layer)
             h = torch.relu(h @ weight + bias.unsqueeze(-2))
         return h
 
@@ -130,7 +130,7 @@ class Net:
         """
         hidden, h = [], x
         layers = self.layers()
-        unpacked = [_unpack(theta, layer) for layer in layers]
+        unpacked = [unpack(theta, layer) for layer in layers]
         for layer, (weight, bias) in zip(layers, unpacked, strict=True):
             hidden.append(h)
             h = _affine(h, weight, bias)
@@ -168,7 +168,7 @@ class Net:
         r_h: Tensor | None = None  # derivative of what the layer reads, along the vector
         r_hidden: list[Tensor | None] = []
         r_z = vector
-        along = [_unpack(vector, layer) for layer in layers]
+        along = [unpack(vector, layer) for layer in layers]
         for i, (v_weight, v_bias) in enumerate(along):
             r_hidden.append(r_h)
             r_z = torch.baddbmm(v_bias.unsqueeze(-2), at.hidden[i], v_weight)
@@ -216,7 +216,7 @@ def _where_active(slope: Tensor, read: Tensor) -> Tensor:
     return found
 
 
-def _unpack(flat: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
+def unpack(flat: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
     """Weight ``(..., in, out)`` and bias ``(..., out)`` of one layer, as views."""
     weight = flat[..., layer.start : layer.bias]
     weight = weight.reshape(*flat.shape[:-1], layer.n_in, layer.n_out)
