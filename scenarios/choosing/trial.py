@@ -56,6 +56,7 @@ DRIFTS = (
 )
 WORDS_ONLY = ("stagger",)  # has no number that could move
 SHUFFLE = 4  # a stream of random numbers
+REPEATS = 10  # permutations, of which the mean is told
 LEADING = SCORES.index("error@100")
 
 
@@ -107,10 +108,10 @@ def even(course: Course) -> Floats:
     return shares
 
 
-def shuffled(held: Sequence[Course], *, features: bool, scores: bool) -> list[Course]:
+def shuffled(held: Sequence[Course], repeat: int, *, features: bool, scores: bool) -> list[Course]:
     """The courses, with what was shown at each decision given to another one, of any of them."""
     stops = np.cumsum([len(course.at) for course in held])
-    order = np.random.default_rng([SHUFFLE, stops[-1]]).permutation(stops[-1])
+    order = np.random.default_rng([SHUFFLE, repeat]).permutation(stops[-1])
     parts = np.split(order, stops[:-1])
     all_features = np.concatenate([course.features for course in held])
     all_scores = np.concatenate([course.scores for course in held])
@@ -158,15 +159,23 @@ def losses_of(model: str, fold: str, rows: int, seed: int) -> tuple[list[Floats]
         return [course.losses[:, course.names.index(name)] for course in held], name
     policy = policy_of(fold, rows, seed)
     if model in SHUFFLED:
-        features, scores = SHUFFLED[model]
-        held = shuffled(held, features=features, scores=scores)
+        return _permuted(held, policy, *SHUFFLED[model]), f"mean of {REPEATS} permutations"
     if model != CHOOSING:
-        choose = CHOOSERS[SOFT if model in SHUFFLED else model]
-        return [choose(course, policy) for course in held], ""
+        return [CHOOSERS[model](course, policy) for course in held], ""
     with TemporaryDirectory() as folder:
         path = f"{folder}/policy.safetensors"
         policy.write(path)
         return [run_losses(course.stream, rows, seed, {"chooser": path}) for course in held], ""
+
+
+def _permuted(held: Sequence[Course], policy: Policy, features: bool, scores: bool) -> list[Floats]:
+    """Losses of the policy's weights, the mean over ``REPEATS`` permutations of what is shown."""
+    total = [np.zeros(len(course.truth)) for course in held]
+    for repeat in range(REPEATS):
+        courses = shuffled(held, repeat, features=features, scores=scores)
+        for sums, course in zip(total, courses, strict=True):
+            sums += CHOOSERS[SOFT](course, policy) / REPEATS
+    return total
 
 
 class Choosing:

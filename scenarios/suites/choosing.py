@@ -25,6 +25,7 @@ from scenarios.choosing.trial import (
     NO_SCORES,
     PERMUTED,
     PRIOR,
+    REPEATS,
     ROWS,
     SOFT,
     UNIFORM,
@@ -55,7 +56,8 @@ from row {WARM_UP} on, less that of the member that turned out best in each true
 blends members, or looks again within a segment, can be below 0. Generators are held out kin by kin:
 {"; ".join(f"{fold} ({', '.join(names)})" for fold, names in FOLDS.items())}. Policy and best fixed
 choice are learned from the others. Permuted: each decision is shown what was measured at another
-one of the fold. The last two answer with everything that the model has, and look at each row.
+one of the fold, the mean of {REPEATS} permutations. The last two answer with everything that the
+model has, and look at each row.
 """
 
 
