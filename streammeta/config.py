@@ -125,6 +125,12 @@ class ModelConfig(Section):
         4, ge=1, description="labelled rows from one time to the next, 8 times as many in calm"
     )
     challenger_init: Literal["meta", "random"] = "meta"
+    chooser: str | None = Field(
+        None, description="file with a policy that says at each drift whom to believe at first"
+    )
+    choice: Literal["soft", "hard"] = Field(
+        "soft", description="whether the chooser's weights count, or its first choice alone"
+    )
     freeze_at: int | None = Field(None, ge=0, description="stop all learning at this row")
 
     max_pending: int = Field(100_000, ge=1, description="questions that may wait for a label")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drift import KNOWN, Alarm
-from streammeta import challengers, mixture, pooling, together
+from streammeta import challengers, choosing, mixture, pooling, together
 from streammeta.encode import GRACE, LARGEST
 from streammeta.errors import RejectedEvent
 from streammeta.events import (
@@ -171,6 +171,7 @@ def ask(
             alarm = look(state, question)
             if alarm is not None:
                 open_segment(state, question.key, alarm, outputs)
+                choosing.choose(state, question.key)
             lap("detect")
     return asked
 
@@ -384,6 +385,10 @@ def answer(
         if kept:
             challengers.scout(state, key, question.row, metas, outputs)
         lap("adapt")
+    if state.traces is not None:
+        choosing.hear(state, state.traces, question, target)
+        if alarm is not None:
+            choosing.choose(state, key)
     tell_changes(state, state.key_names[key], question.row, outputs)
 
 
@@ -472,6 +477,8 @@ def open_segment(state: State, key: int, alarm: Alarm, outputs: list[Output]) ->
     state.references.close(key, int(state.segment[key]), like)
     state.segment[key] = alarm.segment
     state.drifts += 1
+    if state.traces is not None:
+        state.traces.segment(key, state.rows, explanation)
     state.segment_start[key] = onset
     state.segment_rows.cut(key, onset)
     if key < KEYS:

@@ -16,6 +16,7 @@ from streammeta.events import Event, Label, MetaUpdated, Output, Value
 from streammeta.experts.baselines import Answer
 from streammeta.experts.choosing import make_family
 from streammeta.experts.family import Space
+from streammeta.meta.choice import Policy
 from streammeta.meta.initial import holds, read_initial
 from streammeta.meta.insight import Insight, insight
 from streammeta.meta.loss import Task
@@ -106,6 +107,8 @@ class Engine:
                 raise ConfigError(f"model.{field}: {error}") from None
         if config.init is not None and not Path(config.init).is_file():
             raise ConfigError(f"model.init: {config.init} does not exist")
+        if config.chooser is not None:
+            self.state.policy = Policy.read(config.chooser)
 
     def predict(self, x: Mapping[str, Value], *, key: str = "") -> Label | None:
         """The prediction for ``x``; changes nothing. ``None`` before the first label."""
@@ -281,6 +284,10 @@ class Engine:
                 "updates": meta.updates,
                 "outputs": meta.net.sizes[-1],
             }
+        if self.state.policy is not None:  # its file may be another one when this is restored
+            kept = self.state.policy.tensors()
+            tensors = {**tensors, **{f"policy/{n}": a for n, a in kept.items()}}
+            info["policy"] = list(self.state.policy.kinds)
         return Snapshot({n: np.array(a) for n, a in tensors.items()}, copy.deepcopy(info), blobs)
 
     @classmethod
@@ -303,7 +310,12 @@ class Engine:
         _check_config(config, snapshot.info["config"])
         engine = cls(config)
         info: dict[str, Any] = snapshot.info
-        engine.state = State.from_parts(config, snapshot.tensors, info, snapshot.blobs)
+        policy = None
+        if info.get("policy") is not None:
+            parts = {n.removeprefix("policy/"): a for n, a in snapshot.tensors.items()
+                     if n.startswith("policy/")}  # fmt: skip
+            policy = Policy(tuple(info["policy"]), **parts)
+        engine.state = State.from_parts(config, snapshot.tensors, info, snapshot.blobs, policy)
         learners = (*config.learners, config.learner)  # without a partner none was kept
         engine.meta, engine.partner = (
             engine._kept_meta(snapshot, part, name)

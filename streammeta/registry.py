@@ -373,6 +373,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "scenarios.fewshot.few_shot:FEW_SHOT",
             "few-shot classification: meta-train on some classes, then test on others",
         ),
+        "choosing": (
+            "scenarios.choosing.trial:CHOOSING_TRIAL",
+            "a policy that chooses learners, trained on some generators, tested on others",
+        ),
         "optimising": (
             "scenarios.fewshot.optimising:OPTIMISING",
             "an optimiser learned or tuned on tasks, then tested on others",
@@ -418,6 +422,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "learned-optimisers": (
             "scenarios.suites.learned_optimisers:SUITE",
             "learned update rules beside tuned SGD and Adam: the loss after 20 steps",
+        ),
+        "choosing": (
+            "scenarios.suites.choosing:SUITE",
+            "who chooses learners best on generators that nobody was trained on: regret",
         ),
         "forecast": (
             "scenarios.suites.forecast:SUITE",

@@ -20,7 +20,9 @@ from streammeta.experts.bank import Bank, Table, boxed_bank
 from streammeta.experts.choosing import make_family
 from streammeta.experts.family import KEYS, PAST, Family, Space, World, boxed_world
 from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
+from streammeta.meta.choice import Policy
 from streammeta.meta.net import Net
+from streammeta.meta.traces import Traces
 from streammeta.mixture import VARIANCE_AT_BIRTH
 from streammeta.pending import Ended, Pending
 from streammeta.reference import References
@@ -59,6 +61,8 @@ class State:
     last_ts: float | None = None
     #: keys with a segment that has ended, after which families have something left to do
     unsettled: set[int] = field(default_factory=set)
+    policy: Policy | None = None  # that chooses at every drift
+    traced: bool = False  # what a policy would be shown is kept without one, too
 
     def __post_init__(self) -> None:
         c = self.config
@@ -66,6 +70,7 @@ class State:
         self.pending = Pending(c.max_pending, c.label_ttl)
         self.ended = Ended()
         self.allocated = False
+        self.traces: Traces | None = None
         self._scaled_for = -1  # columns in use when ``scaled`` was made
 
     @classmethod
@@ -145,6 +150,8 @@ class State:
         self.segment_start = np.zeros(n, np.int64)
         self.segment_labels = np.zeros(n, np.int64)
         self.hosts = np.full((n, 2), -1, np.int64)
+        if self.traced or self.policy is not None:
+            self.traces = Traces(n, m)
         self.pool_weights = np.zeros(m)
         self.pool_y = np.zeros(3)  # as y_moments, of all keys together
         self.allocated = True
@@ -285,6 +292,8 @@ class State:
         for family in self.families:
             family.grow_keys(keys)
         self.references.grow_keys(keys)
+        if self.traces is not None:
+            self.traces.grow_keys(keys)
         self._box()
 
     def add_class(self, label: Label) -> int:
@@ -341,6 +350,8 @@ class State:
         tensors |= {f"past/{n}": getattr(self.past, n) for n in SegmentRows.FIELDS}
         for family in self.families:
             tensors |= {f"{family.names[0]}/{n}": a for n, a in family.tensors().items()}
+        if self.traces is not None:
+            tensors |= {f"traces/{n}": a for n, a in self.traces.tensors().items()}
         tensors |= {f"memory/{n}": getattr(self.memory, n) for n in TaskMemory.FIELDS}
         kept, contexts = self.references.to_parts()
         tensors |= {f"reference/{n}": a for n, a in kept.items()}
@@ -362,9 +373,11 @@ class State:
         tensors: dict[str, NDArray[Any]],
         info: dict[str, Any],
         blobs: dict[str, bytes],
+        policy: Policy | None = None,
     ) -> State:
         """The state that ``to_parts`` described."""
         state = cls.fresh(config)
+        state.policy = policy
         state.rng.bit_generator.state = copy.deepcopy(info["rng"])
         state.columns = ColumnMap.from_info(info["columns"])
         state.rows, state.labels, state.last_ts = info["rows"], info["labels"], info["last_ts"]
@@ -387,7 +400,7 @@ class State:
         state._grow_keys(len(tensors["state/segment"]))
         homes: dict[str, Any] = {
             "state": state, "bank": state.bank, "rows": state.segment_rows,
-            "past": state.past, "memory": state.memory,
+            "past": state.past, "memory": state.memory, "traces": state.traces,
         }  # fmt: skip
         for name, array in tensors.items():
             home, _, attribute = name.partition("/")

@@ -29,7 +29,8 @@ Question = tuple[Mapping[str, Value], str]
 #: Of the bank; what its experts need to learn is not among them.
 OF_BANK = ("theta", "live", "births")
 #: Of ``State``: parts that no answer depends on.
-UNREAD = ("pending", "ended", "memory", "segmenters", "sketch", "rng", "class_index")
+UNREAD = ("pending", "ended", "memory", "segmenters", "sketch", "rng", "class_index",
+          "traces", "policy")  # fmt: skip
 
 
 class Twin:
