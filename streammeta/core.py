@@ -51,6 +51,9 @@ HELD_BACK = 32
 LONGEST_NAME, LONGEST_DETAIL = 1000, 600
 #: The end of the year 9999: a time after it is nobody's clock, and would let every label expire.
 LAST_TIME = 253_402_300_800.0
+#: Events in a row that are older than the time to live of questions, by which a clock is known to
+#: have been set back.
+SET_BACK = 64
 #: More classes than this are refused: networks grow with every one of them.
 MAX_CLASSES = 1000
 #: Told the name of a stage when that has been at work since the last call: who is told may look at
@@ -204,9 +207,18 @@ def give_up(state: State, name: str, outputs: list[Output]) -> None:
 
 
 def advance(state: State, ts: float | None) -> None:
-    """Event time goes forward only, and never to where no clock can be."""
-    if ts is not None and ts <= LAST_TIME and (state.last_ts is None or ts > state.last_ts):
+    """Event time goes forward only, and never to where no clock can be. But where ``SET_BACK``
+    events in a row are older than any label may be, the clock has been set back: else nothing would
+    be given up any more, or all at once, until the old time is there again."""
+    if ts is None or not ts <= LAST_TIME:
+        return
+    if state.last_ts is None or ts > state.last_ts:
         state.last_ts = ts
+    ttl = state.config.label_ttl
+    state.behind = 0 if ttl is None or state.last_ts - ts <= ttl else state.behind + 1
+    if state.behind == SET_BACK:
+        state.last_ts, state.behind = ts, 0
+        state.pending.turn_back(ts)
 
 
 def accept(state: State, event: Event, waiting: set[str]) -> Floats | None:

@@ -119,8 +119,12 @@ class Pending:
         return question in self.table
 
     def add(self, asked: Asked) -> None:
-        """Remember a question; its id must not be in the table."""
-        self.table[asked.id] = asked
+        """Remember a question; its id must not be in the table. Arrays are copied: they may be
+        parts of those of a whole chunk, which would stay in memory with them."""
+        self.table[asked.id] = asked._replace(
+            raw=asked.raw.copy(), members=asked.members.copy(), births=asked.births.copy(),
+            said=asked.said.copy(),
+        )  # fmt: skip
         self._of[asked.key] = self._of.get(asked.key, 0) + 1
         if asked.ts is not None and math.isfinite(asked.ts):
             self._timed[asked.id] = asked.ts
@@ -153,6 +157,10 @@ class Pending:
                 gone.append((self._drop(oldest), "time_to_live"))
         return gone
 
+    def turn_back(self, now: float) -> None:
+        """The clock has been set back to ``now``: what came later by the old one came now."""
+        self._timed = {name: min(ts, now) for name, ts in self._timed.items()}
+
     def _drop(self, question: str) -> Asked:
         self._timed.pop(question, None)
         asked = self.table.pop(question)
@@ -170,6 +178,7 @@ class Pending:
             "members": np.stack([_padded(r.members, outputs) for r in rows]),
             "births": np.stack([r.births for r in rows]),
             "said": np.stack([_padded(r.said, outputs) for r in rows]),
+            "since": np.array([self._timed.get(r.id, math.nan) for r in rows]),
         }
         return tensors, [
             [r.id, r.key, r.row, r.ts, r.prediction, r.centre, r.scale, r.said.shape[1]]
@@ -187,6 +196,8 @@ class Pending:
                 scale,
             )  # fmt: skip
             self.add(asked)
+            if name in self._timed:
+                self._timed[name] = float(tensors["since"][i])
 
 
 def _padded(array: NDArray[np.float64], outputs: int) -> NDArray[np.float64]:

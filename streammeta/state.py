@@ -59,6 +59,7 @@ class State:
     outer_steps: int = 0
     drifts: int = 0
     last_ts: float | None = None
+    behind: int = 0  # newest events in a row that are too old to wait for a label
     #: keys with a segment that has ended, after which families have something left to do
     unsettled: set[int] = field(default_factory=set)
     policy: Policy | None = None  # that chooses at every drift
@@ -337,6 +338,7 @@ class State:
             "outer_steps": self.outer_steps,
             "unsettled": sorted(self.unsettled),
             "last_ts": self.last_ts,
+            "behind": self.behind,
             "columns": self.columns.to_info(),
             "allocated": self.allocated,
         }
@@ -382,6 +384,7 @@ class State:
         state.columns = ColumnMap.from_info(info["columns"])
         state.rows, state.labels, state.last_ts = info["rows"], info["labels"], info["last_ts"]
         state.outer_steps, state.unsettled = info["outer_steps"], set(info["unsettled"])
+        state.behind = info["behind"]
         state.classes = list(info["classes"])
         state.class_index = {label: i for i, label in enumerate(state.classes)}
         state.keys = dict(info["keys"])

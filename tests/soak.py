@@ -67,7 +67,7 @@ every_seconds = 3600
 """
 
 
-def lines_of(events: int, seed: int, late: bool = True) -> list[bytes]:
+def lines_of(events: int, seed: int, late: bool = True, begins: float = 0.0) -> list[bytes]:
     """Records of a stream that changes every 9,000 of them; the last one has its label with it.
 
     With ``late`` some labels come 7 records after their question, some never, and some lines are
@@ -80,7 +80,7 @@ def lines_of(events: int, seed: int, late: bool = True) -> list[bytes]:
     while len(lines) < events:
         if waiting and waiting[0][0] <= len(lines) < events - 1:
             _, name, y = waiting.pop(0)
-            record = {"id": name, "ts": len(lines) / 10, "y": y}
+            record = {"id": name, "ts": begins + len(lines) / 10, "y": y}
             lines.append(json.dumps(record, separators=(",", ":")).encode())
             continue
         last = len(lines) == events - 1
@@ -91,7 +91,7 @@ def lines_of(events: int, seed: int, late: bool = True) -> list[bytes]:
         sign = 1 if len(lines) // 9000 % 2 else -1
         y, name = int(sign * (2 * a - 1 + b) > 0), f"q{n}"
         n += 1
-        record = {"id": name, "ts": len(lines) / 10, "x": {"a": a, "b": b}}
+        record = {"id": name, "ts": begins + len(lines) / 10, "x": {"a": a, "b": b}}
         fate = rng.random() if late and not last else 1.0
         if fate < 0.05:
             waiting.append((len(lines) + 7, name, y))
@@ -529,7 +529,8 @@ def long_run(events: int, seed: int, chunk: int = 64) -> dict[str, Any]:
         with open(folder / "rows.jsonl", "wb") as file:
             for part in range(-(-events // 100_000)):
                 size = min(100_000, events - part * 100_000)
-                for line in lines_of(size, seed + part):
+                begins = part * 100_000 / 10  # each part goes on where time was
+                for line in lines_of(size, seed + part, begins=begins):
                     file.write(line.replace(b'"q', b'"p%dq' % part) + b"\n")
         text = (
             (folder / "run.toml").read_text().replace("every_events = 1000", "every_events = 6400")

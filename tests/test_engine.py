@@ -22,7 +22,7 @@ from engine_stories import (
 
 from streammeta.challengers import GROWTH
 from streammeta.config import ModelConfig
-from streammeta.core import HELD_BACK
+from streammeta.core import HELD_BACK, SET_BACK
 from streammeta.engine import Engine
 from streammeta.errors import ConfigError, StoreError
 from streammeta.events import (
@@ -296,6 +296,30 @@ def test_late_labels_are_scored_as_of_their_question() -> None:
         assert s.prediction == said[s.id]
         assert s.loss == float(said[s.id] != s.truth)
     assert engine.statistics().pending == 5
+
+
+def test_a_clock_that_is_set_back_gives_up_nothing_early_and_nothing_never() -> None:
+    """The last question by the old clock waits its time to live by the new one, and those behind
+    it are given up as ever; also where the run is taken up again in between."""
+    engine = Engine(config(CLASSES, label_ttl=10.0))
+    run(engine, [Event("old", {"v": 1.0}, ts=1e6)])
+    restarted = [Event(f"q{i}", {"v": float(i)}, ts=float(i)) for i in range(SET_BACK)]
+    assert of(LabelExpired, run(engine, restarted)) == []
+    engine = Engine.restore(engine.config, engine.snapshot())
+    now = float(SET_BACK)
+    outputs = run(engine, [Event("old", y="up", ts=now)])
+    outputs += run(engine, [Event("later", {"v": 0.0}, ts=now + 5.0)])
+    assert [scored.id for scored in of(Scored, outputs)] == ["old"]
+    gone = [expired.id for expired in of(LabelExpired, outputs)]
+    assert gone == [f"q{i}" for i in range(SET_BACK - 5)]
+
+
+def test_a_few_late_events_are_no_other_clock() -> None:
+    engine = Engine(config(CLASSES, label_ttl=10.0))
+    for i in range(2 * SET_BACK):  # a key that lags behind another
+        run(engine, [Event(f"a{i}", {"v": 1.0}, ts=1e6 + i, key="a")])
+        run(engine, [Event(f"b{i}", {"v": 1.0}, ts=float(i), key="b")])
+        assert engine.state.last_ts == 1e6 + i
 
 
 def test_questions_expire_in_event_time_or_when_the_table_is_full() -> None:

@@ -97,3 +97,13 @@ def test_an_empty_table_is_nothing() -> None:
     pending.add(question("a"))
     pending.load_parts({}, [])
     assert len(pending) == 0
+
+
+def test_a_question_holds_on_to_its_own_rows_only() -> None:
+    """Those of a whole chunk would stay in memory until it has its label."""
+    asked = question("a")
+    chunk = np.zeros((64, *asked.members.shape))
+    pending = Pending(10, None)
+    pending.add(asked._replace(members=chunk[3], raw=np.zeros((64, 5))[3]))
+    kept = pending.table["a"]
+    assert all(part.base is None for part in (kept.raw, kept.members, kept.births, kept.said))
