@@ -30,6 +30,7 @@ import judge
 EVENTS = 50_000
 SEED = 20
 PATIENCE = 120.0  # seconds without an answer after which a run is taken for stuck
+SETTLED = 20.0  # seconds after which a run that answers nothing has come up
 RESENT = 262_144  # bytes: more than a pipe and a reader's buffer hold
 
 CONFIG = """
@@ -359,17 +360,19 @@ class Answers:
     """The newest row that has been answered, by the tail of a file."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._at = path, 0
+        self._path, self.size = path, 0
         self.row = -1
 
     def look(self) -> int:
-        if self._path.exists() and (size := self._path.stat().st_size) > self._at:
+        if self._path.exists() and (size := self._path.stat().st_size) > self.size:
             with open(self._path, "rb") as file:
-                file.seek(max(self._at, size - 4096))
-                whole = [line for line in file.read().split(b"\n")[:-1] if line.endswith(b"}")]
-            self._at = size
-            if whole and whole[-1].startswith(b'{"kind"'):
-                self.row = json.loads(whole[-1])["row"]
+                file.seek(max(0, size - 4096))  # what came in pieces begins before
+                lines = file.read().split(b"\n")[:-1]
+            self.size = size
+            for line in reversed(lines):
+                if line.startswith(b'{"kind"') and line.endswith(b"}"):
+                    self.row = json.loads(line)["row"]
+                    break
         return self.row
 
 
@@ -400,13 +403,16 @@ def run_through(
     while True:
         process = lives.start(folder, feed)
         begun = seen = time.monotonic()
+        was = answers.size
         while process.is_alive():
             row, before = answers.row, time.monotonic()
             if answers.look() != row:
                 seen = before
             assert before - seen < PATIENCE, f"stuck after row {row}: {_told(folder)}"
             if target is None:
-                if answers.row >= last_row and not feed.ends:
+                # the life before may have said all of it: this one has to be there to hear us
+                here = answers.size > was or before - begun > SETTLED
+                if answers.row >= last_row and here and not feed.ends:
                     process.terminate()  # drains, commits and ends
                     break
             elif target[0] and before - begun >= target[1]:

@@ -239,3 +239,19 @@ def test_the_command_keeps_what_it_found(tmp_path, monkeypatch, capsys):
     assert kept["sources"][0]["faults"] == []
     assert kept["commit"]
     assert kept["finished"]
+
+
+def test_the_newest_answer_is_seen_however_its_line_was_written(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    answers = soak.Answers(path)
+    assert answers.look() == -1
+    with open(path, "a") as file:
+        for part, row in (
+            ('{"kind":"predicted","row":1}\n{"kind":', 1),
+            ('"predicted",', 1),
+            ('"row":2}\n', 2),
+            ('{"kind":"scored","row":2}\n', 2),
+        ):
+            file.write(part)
+            file.flush()
+            assert answers.look() == row
