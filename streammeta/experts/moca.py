@@ -108,8 +108,11 @@ class MocaExpert:
         """Always."""
         return np.ones(1, np.bool_)
 
-    def close(self, key: int, world: Box, ended: int) -> I64:
+    def close(self, key: int, world: Box, ended: int) -> None:
         """It has a belief of its own about that."""
+
+    def settle(self, key: int, world: Box) -> I64:
+        """Nothing was left to do."""
         return np.empty(0, np.int64)
 
     def seed_class(self, index: int) -> None:
