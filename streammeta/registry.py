@@ -133,7 +133,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "trees": ("streammeta.experts.trees:Trees", "a bag of trees that grow and fold up"),
         "archive": ("streammeta.experts.archive:Archive", "networks of past segments, frozen"),
         "moca": (
-            "streammeta.experts.moca:MocaExpert",
+            "streammeta.experts.moca_expert:MocaExpert",
             "Bayesian last layers and a belief over when the stream changed; not in the default",
         ),
     },

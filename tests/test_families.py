@@ -23,7 +23,7 @@ from streammeta.experts.hats import Hats
 from streammeta.experts.heads import Heads
 from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, REGRESSION
 from streammeta.experts.memory import Memory
-from streammeta.experts.moca import MocaExpert
+from streammeta.experts.moca_expert import MocaExpert
 from streammeta.experts.trees import Trees
 from streammeta.replay import SegmentRows
 
