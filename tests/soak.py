@@ -366,7 +366,7 @@ class Answers:
     def look(self) -> int:
         if self._path.exists() and (size := self._path.stat().st_size) > self.size:
             with open(self._path, "rb") as file:
-                file.seek(max(0, size - 4096))  # what came in pieces begins before
+                file.seek(max(0, size - 4096))  # a line that came in pieces begins earlier
                 lines = file.read().split(b"\n")[:-1]
             self.size = size
             for line in reversed(lines):
