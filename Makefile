@@ -45,7 +45,7 @@ $(PEERS)/.installed: constraints-peers.txt
 	touch $@
 
 soak: env
-	$(BIN)/python tests/soak.py --kills 200 --long 2000000 --json results/soak.json
+	$(BIN)/python tests/soak.py --kills 200 --long 2000000 --default 300000 --json results/soak.json
 
 bench-gpu: env
 	$(BIN)/python -m scenarios.device_bench

@@ -9,13 +9,18 @@ interpreter. What a call of an empty function costs at that moment says how fast
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from time import perf_counter, thread_time
 from timeit import repeat
 from typing import NamedTuple
 
 from rich.console import Console
 
+from scenarios.bench.provenance import command_line, provenance
 from scenarios.scenario import scenario
 from streammeta.config import ModelConfig
 from streammeta.core import untimed
@@ -28,6 +33,7 @@ from streammeta.runtime.host import Laps
 STREAM = "sensor_fault"  # classes; and the other task
 OTHER = "friedman"
 ROWS, READ = 4_000, 256  # events, and how many a host reads at once
+DEAR = 3.0  # microseconds for each event that watching may cost where many are read at once
 TIMES = 9  # the same is done, and the cheapest counts: what else a machine does is no cost
 
 
@@ -135,19 +141,34 @@ def empty_call() -> float:
     return 1e9 * min(repeat("f(1)", "def f(x): return x", thread_time, number=100_000)) / 100_000
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the cost for a stream of classes and one of values, for large reads and single ones."""
-    console = Console(width=110)
+    asked = argparse.ArgumentParser("python -m scenarios.metrics_cost", description=__doc__)
+    asked.add_argument("--rows", type=int, default=ROWS, help="events of each stream")
+    asked.add_argument("--json", type=Path, help="write the figures here as well")
+    asked.add_argument(
+        "--check", action="store_true", help=f"exit 1 if {READ} a read cost {DEAR} us or more"
+    )
+    given = asked.parse_args(arguments)
+    console, found = Console(width=110), []
     for name in (STREAM, OTHER):
         for read in (READ, 1):
-            found = cost(*heard(name, read=read))
+            told = cost(*heard(name, given.rows, read))
+            found.append({"stream": name, "events": given.rows, "read": read} | told._asdict())
             console.print(
-                f"{name}, {ROWS:,} events, {read} a read: {found.total:.2f} us for each event "
-                f"(stages {found.laps:.2f}, counts {found.counting:.2f}); "
-                f"a scrape {found.scrape:.1f} ms, {found.size / 1000:.0f} kB"
+                f"{name}, {given.rows:,} events, {read} a read: {told.total:.2f} us for each event "
+                f"(stages {told.laps:.2f}, counts {told.counting:.2f}); "
+                f"a scrape {told.scrape:.1f} ms, {told.size / 1000:.0f} kB"
             )
-    console.print(f"a call of an empty function: {empty_call():.0f} ns")
+    empty = empty_call()
+    console.print(f"a call of an empty function: {empty:.0f} ns")
+    if given.json is not None:
+        command = command_line("python -m scenarios.metrics_cost")
+        record = {"command": command, "empty_call_ns": empty, "costs": found} | provenance()
+        given.json.write_text(json.dumps(record, indent=1) + "\n")
+    dear = [cost for cost in found if cost["read"] == READ and cost["total"] >= DEAR]
+    return int(given.check and bool(dear))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

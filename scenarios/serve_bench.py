@@ -31,7 +31,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from scenarios.bench.provenance import provenance
+from scenarios.bench.provenance import command_line, provenance
 from scenarios.scenario import scenario
 
 CONSOLE = Console(width=110)
@@ -42,6 +42,9 @@ pace = "{pace}"
 [serve]
 port = 0
 journal = "journal"
+
+[checkpoint]
+folder = "commits"
 
 [source]
 scenario = "{stream}"
@@ -55,7 +58,9 @@ COLUMNS = (
 )
 WARM = 12.0  # seconds of load before the clock runs: more than the server looks back
 LOOK = 2.0  # seconds from one look at its status to the next
-PATIENCE = 120.0  # seconds for the server to come up
+PATIENCE = 300.0  # seconds for the server to come up, the first time from nothing compiled
+#: Of the steady load: answers that come, of those asked for; milliseconds.
+SHARE, P99, STALE = 0.99, 30.0, 100.0
 
 
 @dataclass
@@ -251,7 +256,7 @@ def started(folder: Path, pace: str) -> tuple[subprocess.Popen[str], str]:
     raise SystemExit((folder / "told").read_text())
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print."""
     asked = argparse.ArgumentParser("python -m scenarios.serve_bench", description=__doc__)
     asked.add_argument("--seconds", type=float, default=20.0, help="of each load")
@@ -260,6 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.add_argument("--warm", type=float, default=WARM, help="seconds of load before")
     asked.add_argument("--pace", default="200/s", help="of the stream that the model learns")
     asked.add_argument("--json", type=Path, help="write the figures here as well")
+    asked.add_argument("--check", action="store_true", help="exit 1 if the steady load is too much")
     given = asked.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         running, address = started(Path(folder), given.pace)
@@ -274,8 +280,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show(loads, told, given.pace)
     if given.json is not None:
         figures = {load.name: load.row() for load in loads}
-        record = {"loads": figures, "status": told, "settings": vars(given) | {"json": None}}
-        given.json.write_text(json.dumps(record | provenance(), indent=1, default=str))
+        command = command_line("python -m scenarios.serve_bench")
+        record = {"command": command, "stream": STREAM, "loads": figures, "status": told}
+        given.json.write_text(json.dumps(record | provenance(), indent=1, default=str) + "\n")
+    faults = faults_of(loads[-1], given.rate)
+    for fault in faults if given.check else ():
+        CONSOLE.print(f"FAILED  {fault}", markup=False)
+    return int(given.check and bool(faults))
+
+
+def faults_of(load: Load, rate: float) -> list[str]:
+    """What is too much at a steady ``rate``."""
+    row = load.row()
+    bounds = (
+        ("answers a second", row["per_second"], rate * SHARE, row["per_second"] >= rate * SHARE),
+        ("failed", row["failed"], 0, not row["failed"]),
+        ("p99 in ms", row["p99_ms"], P99, row["p99_ms"] < P99),
+        ("stale in ms", row["stale_max_ms"], STALE, row["stale_max_ms"] <= STALE),
+    )
+    return [f"{name}: {value:.1f}, bound {bound:g}" for name, value, bound, ok in bounds if not ok]
 
 
 def show(loads: Sequence[Load], told: dict[str, Any], pace: str) -> None:
@@ -298,4 +321,4 @@ def show(loads: Sequence[Load], told: dict[str, Any], pace: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

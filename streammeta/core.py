@@ -51,8 +51,8 @@ HELD_BACK = 32
 LONGEST_NAME, LONGEST_DETAIL = 1000, 600
 #: The end of the year 9999: a time after it is nobody's clock, and would let every label expire.
 LAST_TIME = 253_402_300_800.0
-#: Events in a row that are older than the time to live of questions, by which a clock is known to
-#: have been set back.
+#: Questions in a row that are older than their time to live, by which a clock is known to have been
+#: set back.
 SET_BACK = 64
 #: More classes than this are refused: networks grow with every one of them.
 MAX_CLASSES = 1000
@@ -137,7 +137,7 @@ def ask(
             if reject.reason == "missing_target":
                 give_up(state, event.id, outputs)
             continue
-        advance(state, event.ts)
+        advance(state, event.ts, asks=features is not None)
         if features is not None:
             accepted.setdefault(state.key_index(event.key), []).append((place, row, features))
             row += 1
@@ -206,14 +206,17 @@ def give_up(state: State, name: str, outputs: list[Output]) -> None:
         outputs.append(LabelExpired(gone.id, key, gone.row, "missing_target"))
 
 
-def advance(state: State, ts: float | None) -> None:
+def advance(state: State, ts: float | None, *, asks: bool) -> None:
     """Event time goes forward only, and never to where no clock can be. But where ``SET_BACK``
-    events in a row are older than any label may be, the clock has been set back: else nothing would
-    be given up any more, or all at once, until the old time is there again."""
+    questions in a row are older than any label may be, the clock has been set back: else nothing
+    would be given up any more, or all at once, until the old time is there again. Labels do not
+    tell: a producer that sends a stretch again is known by its questions, which are refused."""
     if ts is None or not ts <= LAST_TIME:
         return
     if state.last_ts is None or ts > state.last_ts:
         state.last_ts = ts
+    if not asks:
+        return
     ttl = state.config.label_ttl
     state.behind = 0 if ttl is None or state.last_ts - ts <= ttl else state.behind + 1
     if state.behind == SET_BACK:

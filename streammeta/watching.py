@@ -21,9 +21,11 @@ Floats = NDArray[np.float64]
 LATE = 100
 #: Labelled rows of a segment at which it may have doubled its length: every so many.
 LOOKED = 16
-#: Labelled rows of which one is shown to the frozen network: what it would have answered is only
-#: for comparison.
+#: Rows of which one is shown to the frozen network: what it would have answered is only for
+#: comparison.
 COMPARED = 4
+#: 2**32 over the golden ratio: multiples of it are spread evenly over 32 bits, whatever the step.
+SPREAD = 0x9E3779B1
 
 
 def loss_of(prediction: Label | None, label: Label, task: int) -> float:
@@ -92,11 +94,17 @@ def freeze(state: State, key: int, age: int) -> None:
     segmenter.renew_reference()
 
 
+def compared(row: int) -> bool:
+    """Whether a row is shown to the frozen network: one in ``COMPARED``, at no step that keys in
+    turn or a season could share (multiplicative hashing, Knuth, TAOCP 3, 6.4)."""
+    return (row * SPREAD & 0xFFFFFFFF) * COMPARED < 1 << 32
+
+
 def frozen_loss(state: State, asked: Asked, target: float) -> float | None:
     """The loss, as ``loss_of``, of the network that was frozen in the segment before the last drift
     (in this one, while there was no other): what not adapting would cost. ``None`` for most rows,
     and while there is no such network."""
-    if asked.row % COMPARED:
+    if not compared(asked.row):
         return None
     return state.references.frozen_loss(asked.key, asked.raw, target, state.scaled)
 

@@ -1,7 +1,8 @@
 """Runs that are killed with SIGKILL at random moments, over every kind of source, and a long one
-whose memory is watched. ``make soak`` is 200 kills and 2,000,000 events, the result is kept::
+whose memory is watched. ``make soak`` is 200 kills and 2,000,000 events of a small model, which is
+fast, and 300,000 of the default one; the result is kept::
 
-    python tests/soak.py --kills 200 --long 2000000 --json results/soak.json
+    python tests/soak.py --kills 200 --long 2000000 --default 300000 --json results/soak.json
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import judge
 
 EVENTS = 50_000
 SEED = 20
-PATIENCE = 600.0  # seconds without an answer after which a run is taken for stuck: the first compiles
+PATIENCE = 600.0  # seconds without an answer after which a run is taken for stuck (it may compile)
 SETTLED = 20.0  # seconds after which a run that answers nothing has come up
 RESENT = 262_144  # bytes: more than a pipe and a reader's buffer hold
 
@@ -524,11 +525,31 @@ def rss_mib(pid: int) -> float:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def long_run(events: int, seed: int, chunk: int = 64) -> dict[str, Any]:
+#: The model and what stands beside it as a new user has them, in the place of the small ones.
+DEFAULT = """
+[model]
+task = "classification"
+label_ttl = 100.0
+seed = 5
+
+[[sinks]]
+kind = "dead_letter"
+path = "dead.jsonl"
+
+[serve]
+port = 0
+
+[metrics]
+port = 0
+"""
+
+
+def long_run(events: int, seed: int, chunk: int = 64, *, default: bool = False) -> dict[str, Any]:
     """Resident memory while one run takes so many events: samples, and how much it grew from the
-    first tenth to the end."""
+    first tenth to the end. With ``default`` the model is the default one, with API, page and
+    metrics."""
     samples: list[tuple[int, float]] = []
-    begun = time.monotonic()
+    begun, every = time.monotonic(), 6400
     with TemporaryDirectory(prefix="soak-") as place, ExitStack() as opened:
         folder = Path(place) / "long"
         feed = prepared(folder, "jsonl", [], opened)
@@ -538,18 +559,23 @@ def long_run(events: int, seed: int, chunk: int = 64) -> dict[str, Any]:
                 begins = part * 100_000 / 10  # each part goes on where time was
                 for line in lines_of(size, seed + part, begins=begins):
                     file.write(line.replace(b'"q', b'"p%dq' % part) + b"\n")
-        text = (
-            (folder / "run.toml").read_text().replace("every_events = 1000", "every_events = 6400")
+        text = (folder / "run.toml").read_text()
+        first, sinks, then, commits = map(
+            text.index, ("[model]", "[[sinks]]", "[metrics]", "[checkpoint]")
         )
+        if default:
+            text = text[:first] + DEFAULT.lstrip() + "\n" + text[commits:]
+        else:
+            dead = '[[sinks]]\nkind = "dead_letter"\npath = "dead.jsonl"\n\n'
+            text = text[:sinks] + dead + text[then:]
         text = text.replace("seed = 5", f"seed = 5\nchunk = {chunk}")
-        sinks = text.index("[[sinks]]"), text.index("[metrics]")
-        dead = '[[sinks]]\nkind = "dead_letter"\npath = "dead.jsonl"\n\n'
-        (folder / "run.toml").write_text(text[: sinks[0]] + dead + text[sinks[1] :])
+        text = text.replace("every_events = 1000", f"every_events = {every}")
+        (folder / "run.toml").write_text(text)
         process = Lives().start(folder, feed)
         while process.is_alive():
             epochs = [int(p.stem) for p in (folder / "checkpoints").rglob("0*.commit")]
-            if epochs and (not samples or max(epochs) * 6400 >= samples[-1][0] + events // 40):
-                samples.append((max(epochs) * 6400, round(rss_mib(process.pid), 1)))
+            if epochs and (not samples or max(epochs) * every >= samples[-1][0] + events // 40):
+                samples.append((max(epochs) * every, round(rss_mib(process.pid), 1)))
             time.sleep(0.1)
         process.join()
         assert process.exitcode == 0, _told(folder)
@@ -557,6 +583,7 @@ def long_run(events: int, seed: int, chunk: int = 64) -> dict[str, Any]:
     settled = [mib for at, mib in samples if at >= events // 10]
     return {
         "events": done,
+        "model": "default" if default else "small",
         "chunk": chunk,
         "seconds": round(time.monotonic() - begun, 1),
         "rss_mib": samples,
@@ -575,6 +602,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="shared out among the sources")
     parser.add_argument("--events", type=int, default=EVENTS, help="records of each source")
     parser.add_argument("--long", type=int, default=0, help="events of the run with flat memory")
+    parser.add_argument("--default", type=int, default=0, help="the same, of the default model")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--sources", default=",".join(FEEDS), help="names, with commas")
     parser.add_argument("--json", type=Path, help="where to keep the result")
@@ -592,7 +620,7 @@ def main() -> int:
         "finished": False,
         "kills": 0,
         "sources": [],
-        "memory": None,
+        "memory": [],
     }
 
     def keep() -> None:
@@ -606,14 +634,17 @@ def main() -> int:
         keep()
 
     stories = kill_all(given.sources.split(","), given.kills, given.events, given.seed, heard)
-    grown = 0.0
-    if given.long:
-        result["memory"] = long_run(given.long, given.seed)
-        grown = result["memory"]["growth_mib"]
-        said(f"{given.long:,} events: {grown} MiB more")
+    grown = []
+    for length, default in ((given.long, False), (given.default, True)):
+        if length:
+            told = long_run(length, given.seed, 1 if default else 64, default=default)
+            result["memory"].append(told)
+            grown.append(told["growth_mib"])
+            keep()
+            said(f"{length:,} events, {told['model']} model: {grown[-1]} MiB more")
     result["finished"] = True
     keep()
-    return int(grown > FLAT_MIB or any(told.faults for told in stories))
+    return int(any(mib > FLAT_MIB for mib in grown) or any(told.faults for told in stories))
 
 
 FLAT_MIB = 16.0  # what resident memory may grow by, from the first tenth to the end

@@ -322,6 +322,22 @@ def test_a_few_late_events_are_no_other_clock() -> None:
         assert engine.state.last_ts == 1e6 + i
 
 
+def test_a_producer_that_sends_a_stretch_again_sets_no_clock_back() -> None:
+    """Some questions have their labels with them, others later: when all that came within more than
+    the time to live comes once more, what waits still waits."""
+    engine = Engine(config(CLASSES, label_ttl=10.0))
+    sent = []
+    for i in range(4 * SET_BACK):
+        sent += [Event(f"q{i}", {"v": float(i)}, ts=float(i)), Event(f"q{i}", y="up", ts=i + 0.5)]
+    run(engine, sent)
+    run(engine, [Event("waits", {"v": 1.0}, ts=4.0 * SET_BACK)])
+    again = run(engine, sent)
+    assert {type(output) for output in again} == {Rejected}
+    assert engine.state.last_ts == 4.0 * SET_BACK
+    (scored,) = of(Scored, run(engine, [Event("waits", y="up", ts=4.0 * SET_BACK + 1.0)]))
+    assert scored.id == "waits"
+
+
 def test_questions_expire_in_event_time_or_when_the_table_is_full() -> None:
     engine = Engine(config(CLASSES, label_ttl=10.0))
     run(engine, [Event("old", {"v": 1.0}, ts=0.0), Event("timeless", {"v": 1.0})])

@@ -261,6 +261,24 @@ def test_a_scrape_during_the_run_sees_whole_histograms():
         thread.join()
 
 
+def test_outputs_are_counted_once_each_by_whoever_looks_first():
+    metrics, rows, done = Metrics("m", "regression"), 5_000, threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            metrics.render()
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for row in range(rows):
+        metrics.record([ask(row, 1.0), tell(row, 1.0, 2.0)])
+    done.set()
+    looking.join()
+    assert value(metrics, "labels_joined_total") == rows
+    assert value(metrics, "events_processed_total", stage="predict") == rows
+    assert value(metrics, "label_delay_events_count") == rows
+
+
 def scored(row: int, loss: float) -> Scored:
     return Scored(f"q{row}", "", row, 0.0, 0.0, loss, loss, 0)
 

@@ -480,6 +480,16 @@ def test_a_side_that_is_still_asked_is_not_renewed():
     assert (found, seen) == (engine.answers([{"t": 1.0}]), 32)
 
 
+def test_before_a_commit_is_written_the_copy_knows_all_that_the_commit_does():
+    published = Published(FakeClock().now)  # which stands still: no copy is ever due
+    model = PublishedModel(alone(rows(30)), published)
+    model.observe([Event("a", {"t": 1.0}, "low")])
+    assert not published.due()
+    model.snapshot()
+    assert published.statistics().rows == 31
+    assert published.statistics().stale == 0.0
+
+
 # -- how it is put together ----------------------------------------------------------------------
 
 

@@ -234,7 +234,7 @@ def test_the_command_keeps_what_it_found(tmp_path, monkeypatch, capsys):
     assert soak.main() == 0
     assert "1 kills" in capsys.readouterr().out
     kept = json.loads(keep.read_text())
-    assert (kept["kills"], kept["seed"], kept["memory"]) == (1, soak.SEED, None)
+    assert (kept["kills"], kept["seed"], kept["memory"]) == (1, soak.SEED, [])
     assert kept["sources"][0]["name"] == "csv"
     assert kept["sources"][0]["faults"] == []
     assert kept["commit"]

@@ -39,8 +39,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def command_line() -> str:
-    """The command that is running, as it can be typed again.
+def command_line(program: str = "streammeta") -> str:
+    """The command of ``program`` that is running, as it can be typed again.
 
     Of the variables that say where data and peers are, the name stands before it, as
     ``STREAMMETA_DATA=...``: the folder is another one on every machine.
@@ -48,7 +48,7 @@ def command_line() -> str:
     from shlex import join
 
     told = [f"{name}=..." for name in VARIABLES if os.environ.get(name)]
-    return " ".join([*told, join(["streammeta", *sys.argv[1:]])])
+    return " ".join([*told, program, join(sys.argv[1:])])
 
 
 def in_words(told: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -66,9 +66,10 @@ def streams_of(generator: str) -> list[str]:
     return [f"{generator} | {drift}" for drift in drifts]
 
 
-@lru_cache(maxsize=2)
+@cache
 def all_courses(rows: int, seed: int) -> tuple[Course, ...]:
-    """The default model over every stream; minutes, but once in a process."""
+    """The default model over every stream; minutes, but once in a process: jobs ask for the same
+    seeds again in every fold."""
     return tuple(
         run_course(generator, stream, rows, seed)
         for generators in FOLDS.values()
@@ -94,6 +95,19 @@ def train(courses: Sequence[Course], seed: int) -> Policy:
 def policy_of(fold: str, rows: int, seed: int) -> Policy:
     """Trained on all but the fold."""
     return train(split(fold, rows, seed)[0], seed)
+
+
+@cache
+def constant_policy_of(fold: str, rows: int, seed: int) -> Policy:
+    """The same, of somebody who is shown nothing: learned weights, the same ones everywhere."""
+    return train([blind(course) for course in split(fold, rows, seed)[0]], seed)
+
+
+def blind(course: Course) -> Course:
+    """The course without anything that a policy is shown."""
+    return replace(
+        course, features=np.zeros_like(course.features), scores=np.zeros_like(course.scores)
+    )
 
 
 # -- who chooses -----------------------------------------------------------------------------
@@ -133,6 +147,7 @@ def leader(course: Course) -> Floats:
 
 SOFT, HARD, FIXED, UNIFORM = "l2l", "l2l-hard", "best-fixed", "uniform"
 PERMUTED, NO_FEATURES, NO_SCORES = "l2l-permuted", "l2l-features-permuted", "l2l-scores-permuted"
+CONSTANT = "l2l-constant"
 LEADER, MIXTURE, DEFAULT = "recent-best", "mixture", "streammeta"
 EVEN_PRIOR, PRIOR, CHOOSING = "mixture-even-prior", "mixture-l2l-prior", "streammeta-chooser"
 CHOOSERS: Mapping[str, Chooser] = {
@@ -147,8 +162,8 @@ CHOOSERS: Mapping[str, Chooser] = {
 }
 #: Whether meta-features, and whether scores, are those of another decision.
 SHUFFLED = {PERMUTED: (True, True), NO_FEATURES: (True, False), NO_SCORES: (False, True)}
-MODELS = (SOFT, HARD, FIXED, UNIFORM, PERMUTED, NO_FEATURES, NO_SCORES, LEADER, MIXTURE, EVEN_PRIOR,
-          PRIOR, DEFAULT, CHOOSING)  # fmt: skip
+MODELS = (SOFT, HARD, FIXED, UNIFORM, CONSTANT, PERMUTED, NO_FEATURES, NO_SCORES, LEADER, MIXTURE,
+          EVEN_PRIOR, PRIOR, DEFAULT, CHOOSING)  # fmt: skip
 
 
 def losses_of(model: str, fold: str, rows: int, seed: int) -> tuple[list[Floats], str]:
@@ -157,6 +172,9 @@ def losses_of(model: str, fold: str, rows: int, seed: int) -> tuple[list[Floats]
     if model == FIXED:
         name = best_fixed(known)
         return [course.losses[:, course.names.index(name)] for course in held], name
+    if model == CONSTANT:
+        policy = constant_policy_of(fold, rows, seed)
+        return [CHOOSERS[SOFT](blind(course), policy) for course in held], ""
     policy = policy_of(fold, rows, seed)
     if model in SHUFFLED:
         return _permuted(held, policy, *SHUFFLED[model]), f"mean of {REPEATS} permutations"

@@ -13,6 +13,7 @@ from scenarios.bench.tables import signed
 from scenarios.choosing.courses import EVERY, WARM_UP
 from scenarios.choosing.trial import (
     CHOOSING,
+    CONSTANT,
     DEFAULT,
     EVEN_PRIOR,
     FIXED,
@@ -36,6 +37,7 @@ TOLD = {
     HARD: "L2L hard: its first choice",
     FIXED: "best fixed choice",
     UNIFORM: "uniform weights",
+    CONSTANT: "L2L soft, trained and tested without anything to read",
     PERMUTED: "L2L soft, features and scores permuted",
     NO_FEATURES: "L2L soft, meta-features permuted",
     NO_SCORES: "L2L soft, scores permuted",
@@ -120,7 +122,9 @@ def _overall(book: Book) -> Summary:
 
 
 def _by_generator(book: Book) -> Summary:
-    shown = [m for m in (SOFT, HARD, FIXED, UNIFORM, NO_FEATURES, DEFAULT) if m in book.models]
+    shown = [
+        m for m in (SOFT, HARD, FIXED, UNIFORM, CONSTANT, NO_FEATURES, DEFAULT) if m in book.models
+    ]
     each = {model: of_streams(book, model) for model in shown}
     rows = []
     for name in _generators([stream for found in each.values() for stream in found]):
@@ -133,10 +137,14 @@ def _by_generator(book: Book) -> Summary:
 
 
 def gates(book: Book) -> list[Gate]:
-    """Below the best fixed choice; and what is shown is used: permuting it hurts."""
+    """Below the best fixed choice, also as one choice alone, and below fixed weights, so that it is
+    not the blending that wins; and what is shown is used: permuting it hurts."""
     claims: list[tuple[str, str, str, dict[str, Any]]] = [
         ("over streams", SOFT, FIXED, {}),
         ("over generators", SOFT, FIXED, {"by_generator": True}),
+        ("over streams", HARD, FIXED, {}),
+        ("over streams", SOFT, UNIFORM, {}),
+        ("over streams", SOFT, CONSTANT, {}),
         ("over streams", SOFT, PERMUTED, {}),
         ("over streams", SOFT, NO_FEATURES, {}),
     ]

@@ -185,7 +185,7 @@ def _present(suite: Suite) -> list[str]:
 
 
 def _gates_hold(show: Console, suite: Suite, book: Book) -> bool:
-    """Print every gate; whether all of them hold."""
+    """Print every gate; whether there are any and all of them hold."""
     assert suite.gates is not None
     gates = suite.gates(book)
     if not gates:
@@ -194,7 +194,7 @@ def _gates_hold(show: Console, suite: Suite, book: Book) -> bool:
         )
     for gate in gates:
         show.print(f"{'ok    ' if gate.ok else 'FAILED'}  {gate.text}", markup=False)
-    return all(gate.ok for gate in gates)
+    return bool(gates) and all(gate.ok for gate in gates)
 
 
 def _run(plan: _Plan, journal: Journal, jobs: int) -> tuple[list[Done], int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
 from typing import Any, Protocol, runtime_checkable
@@ -29,6 +30,7 @@ from streammeta.metrics.families import STAGES
 from streammeta.metrics.prequential import Prequential, Task
 from streammeta.metrics.tally import FOLDED, OTHER, Cell, Tally
 
+READ = 256  # outputs that wait until they are read, all at once: that is cheaper than each alone
 MAX_FAMILIES = 10  # label values of expert_weight; further families share "other"
 REASONS = (
     "malformed", "wrong_type", "not_finite", "duplicate_id", "missing_target", "too_long",
@@ -126,6 +128,8 @@ class Metrics:
             self._tally.spread("label_delay_events").add,
             self._tally.spread("label_delay_seconds").add,
         )
+        self._heard: list[Output] = []
+        self._reading = threading.Lock()
         self._unfolded = 0
         self._segments = 0
         self._retrying: list[Retries] = []
@@ -269,12 +273,21 @@ class Metrics:
     # -- from the outputs ---------------------------------------------------------------------
 
     def record(self, outputs: Sequence[Output]) -> None:
-        """Read the outputs of some events, in order."""
-        self._scores.take(outputs, self._other)
-        self._unfolded += len(outputs)
-        if self._unfolded > FOLDED:
-            self._unfolded = 0
-            self._tally.fold()
+        """Take the outputs of some events, in order; read when there are some, or at a scrape."""
+        self._heard.extend(outputs)
+        if len(self._heard) >= READ:
+            self._read()
+
+    def _read(self) -> None:
+        """Count what has been taken; in the host's thread or that of whoever scrapes."""
+        with self._reading:
+            outputs = self._heard[:]  # more may be added meanwhile
+            self._scores.take(outputs, self._other)
+            del self._heard[: len(outputs)]
+            self._unfolded += len(outputs)
+            if self._unfolded > FOLDED:
+                self._unfolded = 0
+                self._tally.fold()
 
     def _other(self, output: Output) -> None:
         self._handlers[type(output)](output)
@@ -324,6 +337,7 @@ class Metrics:
 
     def _refresh(self) -> None:
         """Bring up to date what is only worked out when somebody looks; in the scraper's thread."""
+        self._read()
         tally, scores = self._tally, self._scores
         tally.set("events_processed", scores.asked, "predict")
         tally.set("events_processed", scores.loss.count, "learn")

@@ -186,7 +186,8 @@ class PublishedModel:
         return self.engine.statistics()
 
     def snapshot(self) -> Snapshot:
-        """All of the engine."""
+        """All of the engine; a copy first, for writing a commit takes long."""
+        self.publish()
         return self.engine.snapshot()
 
 
