@@ -298,7 +298,7 @@ def faults_of(load: Load, rate: float) -> list[str]:
         ("p99 in ms", row["p99_ms"], P99, row["p99_ms"] < P99),
         ("stale in ms", row["stale_max_ms"], STALE, row["stale_max_ms"] <= STALE),
     )
-    return [f"{name}: {value:.1f}, bound {bound:g}" for name, value, bound, ok in bounds if not ok]
+    return [f"{name} {value:.1f}, bound {bound:g}" for name, value, bound, ok in bounds if not ok]
 
 
 def show(loads: Sequence[Load], told: dict[str, Any], pace: str) -> None:

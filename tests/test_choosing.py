@@ -329,8 +329,14 @@ def test_a_small_bench_from_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "FOLDS", {"planes": ("sea",), "switches": ("linear_switch",)})
     monkeypatch.setattr(trial, "DRIFTS", ("drift('abrupt', every=200)", "drift('none')"))
     monkeypatch.setattr(trial, "WORDS_ONLY", ())
-    trial.all_courses.cache_clear()
-    trial.policy_of.cache_clear()
+    ran: list[str] = []
+
+    def counted(generator: str, stream: str, rows: int, seed: int) -> Course:
+        ran.append(stream)
+        return run_course(generator, stream, rows, seed)
+
+    monkeypatch.setattr(trial, "run_course", counted)
+    forget()
     from scenarios.bench.book import finish
 
     runs = []
@@ -343,13 +349,19 @@ def test_a_small_bench_from_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     overall, detail = summarise(book)
     assert len(overall.rows) == len(trial.MODELS)
     assert [row[0] for row in detail.rows] == ["sea", "linear_switch"]
-    assert len(gates(book)) == 4
+    assert len(gates(book)) == 7
     (fixed,) = book.of(stream="planes", model=trial.FIXED)
     (known, _) = trial.split("planes", 320, 0)
     assert fixed.note == best_fixed(known)
     assert {course.generator for course in known} == {"linear_switch"}
-    trial.all_courses.cache_clear()
-    trial.policy_of.cache_clear()
+    assert len(ran) == len(set(ran)) == 4  # each stream once, whatever is asked of it
+    forget()
+
+
+def forget() -> None:
+    """What a process keeps of one bench is of no other one."""
+    for kept in (trial.all_courses, trial.policy_of, trial.constant_policy_of):
+        kept.cache_clear()
 
 
 def test_weights_of_a_course_are_shares_of_those_who_are_known(course: Course) -> None:

@@ -252,6 +252,9 @@ def test_bench_check_prints_each_gate_and_exits_1_when_one_fails(tmp_path: Path)
     done = streammeta("bench", "strict:SUITE", "--quick", "--check", code=1, **place)
     assert "FAILED  never" in done.stdout
     assert "ok " in done.stdout
+    (tmp_path / "empty.py").write_text(GATED.replace("return [", "return []; [", 1))
+    done = streammeta("bench", "empty:SUITE", "--quick", "--check", code=1, **place)
+    assert "no gate can be checked" in done.stdout
 
 
 def test_bench_writes_json_lines_and_a_leaderboard(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import socket
 import threading
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from drift import Explanation, Moved
+from scenarios import metrics_cost
 from streammeta.errors import UsageError
 from streammeta.events import (
     Adapted,
@@ -277,6 +279,18 @@ def test_outputs_are_counted_once_each_by_whoever_looks_first():
     assert value(metrics, "labels_joined_total") == rows
     assert value(metrics, "events_processed_total", stage="predict") == rows
     assert value(metrics, "label_delay_events_count") == rows
+
+
+def test_what_watching_costs_can_be_measured_and_kept(tmp_path, capsys):
+    kept = tmp_path / "cost.json"
+    metrics_cost.main(["--rows", "300", "--json", str(kept)])
+    told = json.loads(kept.read_text())
+    assert "python -m scenarios.metrics_cost --rows 300" in told["command"]
+    assert [cost["read"] for cost in told["costs"]] == [256, 1, 256, 1]
+    for cost in told["costs"]:
+        assert cost["total"] == pytest.approx(cost["laps"] + cost["counting"])
+        assert 0.0 < cost["total"] < 1000.0
+    assert capsys.readouterr().out.count("us for each event") == 4
 
 
 def scored(row: int, loss: float) -> Scored:

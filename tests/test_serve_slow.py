@@ -211,7 +211,7 @@ def fuzz(address: str, operation, mode: GenerationMode, rounds: int, statuses: C
 def test_the_bench_measures_a_run_of_its_own(tmp_path, capsys):
     kept = tmp_path / "figures.json"
     short = "--seconds 1 --warm 0.5 --rate 40 --connections 2 --json"
-    serve_bench.main([*short.split(), str(kept)])
+    assert serve_bench.main([*short.split(), str(kept)]) == 0
     figures = json.loads(kept.read_text())
     for name in ("as fast as it goes", "40 a second"):
         load = figures["loads"][name]
@@ -220,3 +220,13 @@ def test_the_bench_measures_a_run_of_its_own(tmp_path, capsys):
         assert 0.0 < load["p50_ms"] <= load["p99_ms"] <= load["max_ms"]
     assert figures["status"]["copy"]["copies"] > 0
     assert "40 a second" in capsys.readouterr().out
+
+
+def test_a_load_that_is_too_much_is_told_by_what_it_misses():
+    load = serve_bench.Load("1000 a second", seconds=10.0, stale=0.05)
+    load.latencies = [0.002] * 9_990
+    assert serve_bench.faults_of(load, 1000.0) == []
+    load.latencies = [0.002] * 9_000 + [0.040] * 500
+    load.failed, load.stale = 3, 0.15
+    told = " ".join(serve_bench.faults_of(load, 1000.0))
+    assert all(name in told for name in ("answers", "failed 3.0", "p99", "stale"))
