@@ -285,7 +285,7 @@ def test_what_watching_costs_can_be_measured_and_kept(tmp_path, capsys):
     kept = tmp_path / "cost.json"
     metrics_cost.main(["--rows", "300", "--json", str(kept)])
     told = json.loads(kept.read_text())
-    assert "python -m scenarios.metrics_cost --rows 300" in told["command"]
+    assert "python -m scenarios.metrics_cost" in told["command"]
     assert [cost["read"] for cost in told["costs"]] == [256, 1, 256, 1]
     for cost in told["costs"]:
         assert cost["total"] == pytest.approx(cost["laps"] + cost["counting"])
