@@ -11,6 +11,8 @@ from streammeta.config import EXPERTS, ModelConfig
 from streammeta.engine import Engine
 from streammeta.errors import ConfigError, UsageError
 from streammeta.events import Event, Scored
+from streammeta.experts.choosing import make_family
+from streammeta.experts.family import Space
 from streammeta.snapshot import Snapshot
 
 #: What the members of each kind are called, up to what follows ``@`` or ``-``.
@@ -103,6 +105,23 @@ def test_a_wrong_name_is_told_with_the_nearest_right_one() -> None:
         build("expert.memoy", task="regression")
     with pytest.raises(UsageError, match="expected one of"):
         build("without@forest", task="regression")
+
+
+class Halfway:
+    """A family that somebody has begun to write."""
+
+    names = ("halfway",)
+
+    def __init__(self, space: object) -> None:
+        pass
+
+    def grow_keys(self, keys: int) -> None:
+        pass
+
+
+def test_of_a_family_that_is_not_finished_it_is_told_what_it_lacks() -> None:
+    with pytest.raises(UsageError, match="Halfway lacks start, predict, learn, awake, close"):
+        make_family("test_choosing_experts:Halfway", Space(2, 2, 1))
 
 
 # -- River's estimators ------------------------------------------------------------------------
