@@ -14,7 +14,7 @@ PACKAGES = ("streammeta", "drift", "scenarios")
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("drift", "streammeta.errors"),
     ("streammeta.events", "streammeta.config", "streammeta.registry", "streammeta.snapshot",
-     "streammeta.scores", "streammeta.boxed"),
+     "streammeta.scores", "streammeta.boxed", "streammeta.aside"),
     ("streammeta.meta", "streammeta.experts", "streammeta.mixture", "streammeta.pooling",
      "streammeta.replay",
      "streammeta.pending", "streammeta.encode", "streammeta.reference", "streammeta.conformal"),

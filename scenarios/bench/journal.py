@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from importlib.machinery import PathFinder
+from io import BytesIO
 from pathlib import Path
 from time import time
 
@@ -27,6 +28,7 @@ from scenarios.bench.provenance import VARIABLES, provenance
 from scenarios.bench.suite import Job, Suite
 from scenarios.models import split
 from scenarios.scenario import Card
+from streammeta.aside import write_aside
 from streammeta.errors import SinkError
 
 FOLDER = Path("runs") / "bench"
@@ -96,15 +98,14 @@ class Journal:
         Raises:
             SinkError: it cannot be written.
         """
-        aside = self._path(number).with_suffix(".part")
+        path, image = self._path(number), BytesIO()
         record = json.dumps(asdict(done.record))
+        np.savez(image, record=np.array(record), rows=done.rows, losses=done.losses)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as file:
-                np.savez(file, record=np.array(record), rows=done.rows, losses=done.losses)
-            aside.replace(self._path(number))
+            write_aside(path, image.getvalue())
         except OSError as fault:
-            raise SinkError(f"cannot write {aside}: {fault.strerror or fault}") from fault
+            raise SinkError(f"cannot write {path}: {fault.strerror or fault}") from fault
 
     def clear(self) -> None:
         """The bench is complete, or is to begin anew."""

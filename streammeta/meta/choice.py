@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from streammeta.aside import write_aside
 from streammeta.errors import ConfigError
 
 Floats = NDArray[np.float64]
@@ -109,12 +110,7 @@ class Policy:
         image = save(self.tensors(), metadata={"choice": json.dumps(told)})
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.part")
-        try:
-            aside.write_bytes(image)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        write_aside(path, image)
 
     @classmethod
     def read(cls, path: str | Path) -> Policy:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
+from streammeta.aside import write_aside
 from streammeta.errors import ConfigError
 from streammeta.meta.net import Net, refit
 from streammeta.meta.parameters import MetaParameters
@@ -45,12 +46,7 @@ def write_initial(
         told["origin"] = dict(origin)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.part")
-    try:
-        save_file(tensors, aside, metadata={"streammeta": json.dumps(told)})
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_aside(path, save(tensors, metadata={"streammeta": json.dumps(told)}))
 
 
 def described(path: str | Path) -> dict[str, Any]:

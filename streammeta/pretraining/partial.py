@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
+from streammeta.aside import write_aside
 from streammeta.errors import SinkError
 from streammeta.meta.training import MetaTraining
 
@@ -55,16 +55,3 @@ class Partial:
     def clear(self) -> None:
         """The training is done, or is to begin anew."""
         self.path.unlink(missing_ok=True)
-
-
-def write_aside(path: Path, data: bytes) -> None:
-    """Write ``path`` so that it is there in whole or as it was before."""
-    aside = path.with_name(f"{path.name}.part")
-    try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
