@@ -29,7 +29,7 @@ import judge
 
 EVENTS = 50_000
 SEED = 20
-PATIENCE = 600.0  # seconds without an answer after which a run is taken for stuck: the first compiles
+PATIENCE = 600.0  # seconds without an answer after which a run is stuck: the first compiles
 SETTLED = 20.0  # seconds after which a run that answers nothing has come up
 RESENT = 262_144  # bytes: more than a pipe and a reader's buffer hold
 
