@@ -465,6 +465,26 @@ def test_the_live_view_names_a_fault_and_the_alarm_that_found_it() -> None:
     assert "1 rejected" in view.line(time.monotonic())
 
 
+def test_an_alarm_is_credited_to_a_fault_of_its_own_key() -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    page = StringIO()
+    told = {20: "b: FAULT wires", 30: "c: first row"}
+    view = LiveView(Console(file=page, width=200), "classification", 60, told, faults={20})
+    for row in range(60):
+        key = "ab"[row % 2 == 0] if row < 30 else "abc"[row % 3]
+        view.take([Predicted(str(row), key, row, None, "a")])
+        if row in (21, 26, 33, 35):
+            view.take([DriftDetected(key, row, row, 1, "bank", "error")])
+    said = page.getvalue()
+    assert "row     21: a: drift detected by bank on error (no fault before it" in said
+    assert "row     26: b: drift detected by bank on error (3 of its rows after the fault)" in said
+    assert "row     33: a: drift detected by bank on error (no fault before it" in said
+    assert "row     35: c: drift detected by bank on error (no fault before it" in said
+
+
 def test_a_model_of_ones_own_is_found_where_the_command_is_given(
     tmp_path: Path, table: Path
 ) -> None:

@@ -132,7 +132,8 @@ def _attach(
 
     card = parts.card
     told = card.announcements if card else {}
-    view = LiveView(console, parts.model.task, card.rows if card else None, told)
+    faults = {start for start, _ in card.drifts} if card else None
+    view = LiveView(console, parts.model.task, card.rows if card else None, told, faults)
     metrics = _metrics(parts) if settings.metrics.enabled else None
     server = serving = None
     finished = False

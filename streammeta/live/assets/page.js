@@ -93,7 +93,8 @@ function tables(now) {
       one.text]));
   if (driftsTold !== null && now.n_drifts > driftsTold) {
     const newest = now.drifts[now.drifts.length - 1];
-    by("news").textContent = `Drift at row ${whole.format(newest.row)}: ${newest.text}`;
+    const of = newest.key === "" ? "" : ` of ${newest.key}`;
+    by("news").textContent = `Drift${of} at row ${whole.format(newest.row)}: ${newest.text}`;
     by("news").classList.remove("fresh");
     requestAnimationFrame(() => by("news").classList.add("fresh"));
   }
