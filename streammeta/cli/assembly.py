@@ -92,17 +92,15 @@ def assemble(path: Path, config: RunConfig) -> Parts:
     return Parts(source, model, why, sinks, store, card, inlet)
 
 
-def open_stream(config: RunConfig) -> Source:
-    """The source of a config, nothing read; its task is not decided.
+def open_stream(section: SourceConfig) -> Source:
+    """The source of a section, nothing read; the task is not decided.
 
     Raises:
         ConfigError, UsageError: an option cannot be used, or a package is missing.
     """
-    if config.source is not None and config.source.plugged is not None:
-        component, options = options_of(config.source)
-        made: Source = component.load()(**options)
-        return made
-    return _both(config.model_copy(update={"labels": None}))[0]
+    if section.plugged is not None:
+        return _plugged(section)
+    return _stream(section, "auto" if section.scenario is not None else "regression")[0]
 
 
 def _first_events(source: Source) -> list[Event]:
@@ -216,9 +214,14 @@ def _stream(config: SourceConfig, task: str) -> tuple[Source, Card | None, str, 
     return file, None, chosen, why
 
 
-def _by_kind(config: SourceConfig, task: str) -> tuple[Source, None, str, str]:
+def _plugged(config: SourceConfig) -> Source:
     component, options = options_of(config)
     source: Source = component.load()(**options)
+    return source
+
+
+def _by_kind(config: SourceConfig, task: str) -> tuple[Source, None, str, str]:
+    source = _plugged(config)
     if task != "auto":
         return source, None, task, "as configured"
     if isinstance(source, FileSource):
