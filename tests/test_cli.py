@@ -387,6 +387,19 @@ def test_validate_builds_the_model(config: Path) -> None:
     assert "model.device is 'cuda:99'" in wrong.stderr
 
 
+def test_validate_refuses_a_task_that_nothing_tells_as_run_does(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    source = '[source]\nkind = "redis"\nurl = "redis://127.0.0.1:1/0"\nstream = "rows"\n'
+    path.write_text(source)
+    for command in ("validate", "run"):
+        wrong = streammeta(command, str(path), code=78)
+        assert "model.task: source 'redis' has no labels to decide by" in wrong.stderr
+    path.write_text('[serve]\njournal = "j"\n')
+    assert "over HTTP have no labels" in streammeta("validate", str(path), code=78).stderr
+    path.write_text(f'{source}[model]\ntask = "regression"\n')
+    assert "ok" in streammeta("validate", str(path)).stdout
+
+
 def test_the_comparison_waits_for_labels_as_long_as_the_live_run(config: Path) -> None:
     compare = '[compare]\nmodels = ["no_change"]\nseeds = [0]\n'
     config.write_text(CONFIG.replace("rows = 900", "rows = 60\nlabel_delay = 7") + compare)

@@ -70,6 +70,7 @@ def assemble(path: Path, config: RunConfig) -> Parts:
         SourceError: the stream cannot be opened.
     """
     sinks = build_sinks(path, config.sinks)
+    check_sources(path, config)
     if config.serve is not None:
         check_extra()
     try:
@@ -152,14 +153,50 @@ def build_sinks(path: Path, configs: Sequence[SinkConfig]) -> list[Sink]:
     return sinks
 
 
+def check_sources(path: Path, config: RunConfig) -> None:
+    """What can be said of the sources while none of them is opened.
+
+    Raises:
+        ConfigError: one cannot be made, or nothing tells the task.
+    """
+    try:
+        made = {
+            part: _plugged(section)
+            for part, section in (("source", config.source), ("labels", config.labels))
+            if section is not None and section.plugged is not None
+        }
+        for source in made.values():
+            source.close()
+        if config.labels is not None and not config.labels.target and "labels" not in made:
+            raise UsageError("labels: needs 'target', the column with the labels")
+        if config.model.task == "auto":
+            part = "source" if config.labels is None else "labels"
+            _check_task(config, part, made.get(part))
+    except UsageError as fault:
+        raise ConfigError(f"{path}: {fault}") from fault
+
+
+def _check_task(config: RunConfig, part: str, source: Source | None) -> None:
+    """Where the labels come from has to have some before it runs."""
+    if config.source is None:
+        raise UsageError(
+            "model.task: events that come over HTTP have no labels to decide by before they come: "
+            "say classification or regression"
+        )
+    if source is not None and not isinstance(source, FileSource):
+        section = getattr(config, part)
+        raise UsageError(
+            f"model.task: source {section.plugged!r} has no labels to decide by before it runs: "
+            f"say classification or regression"
+        )
+
+
 def _both(config: RunConfig) -> tuple[Source, Card | None, str, str]:
     """The stream, merged with that of its labels where they come from elsewhere."""
     if config.source is None:
         return _over_http(config)
     if config.labels is None:
         return _stream(config.source, config.model.task)
-    if config.labels.target in (None, "") and config.labels.plugged is None:
-        raise UsageError("labels: needs 'target', the column with the labels")
     labels, _, task, why = _stream(config.labels, config.model.task)
     events, card, _, _ = _stream(config.source, task)
     return labelled(events, labels), card, task, f"{why}, in labels"
@@ -175,14 +212,9 @@ def _inlet(config: RunConfig) -> ApiSource | None:
 
 def _over_http(config: RunConfig) -> tuple[Source, Card | None, str, str]:
     """The stream of what is sent over HTTP alone."""
-    source, task = _inlet(config), config.model.task
+    source = _inlet(config)
     assert source is not None  # RunConfig demands one of the two
-    if task == "auto":
-        raise UsageError(
-            "model.task: events that come over HTTP have no labels to decide by before they come: "
-            "say classification or regression"
-        )
-    return source, None, task, "as configured"
+    return source, None, config.model.task, "as configured"
 
 
 def _stream(config: SourceConfig, task: str) -> tuple[Source, Card | None, str, str]:
@@ -224,12 +256,8 @@ def _by_kind(config: SourceConfig, task: str) -> tuple[Source, None, str, str]:
     source = _plugged(config)
     if task != "auto":
         return source, None, task, "as configured"
-    if isinstance(source, FileSource):
-        return source, None, *decide_task(source.sniff().targets)
-    raise UsageError(
-        f"model.task: source {config.plugged!r} has no labels to decide by before it runs: say "
-        f"classification or regression"
-    )
+    assert isinstance(source, FileSource)  # check_sources demands it
+    return source, None, *decide_task(source.sniff().targets)
 
 
 def _sink(config: SinkConfig) -> Sink:
