@@ -121,8 +121,7 @@ def _scores(
     main = first.scores.main
     page.heading("Score").picture(
         line_chart(
-            f"{main.replace('mae', 'mean absolute error').capitalize()} over the last "
-            f"{window:,} labels",
+            f"{main.replace('mae', 'mean absolute error').capitalize()}, last {window:,} labels",
             [_rolling(r, window) for r in results],
             x_label="row of the stream",
             y_label=NAMES.get(main, main),
@@ -258,7 +257,7 @@ def _adapting(page: Report, found: Snapshot) -> None:
     unit = "nats" if found.task == "classification" else "squared error, standardised"
     page.heading("Adapting, and learning to adapt").picture(
         change_chart(
-            "Adapting: loss on the support rows",
+            "Adapting: loss on support rows",
             found.before.rows,
             found.before.values,
             found.after.values,
@@ -273,7 +272,7 @@ def _adapting(page: Report, found: Snapshot) -> None:
     if found.meta:
         page.picture(
             line_chart(
-                "Learning to adapt: loss on later rows of a task",
+                "Learning to adapt: loss on query rows",
                 [Line(learner, *points) for learner, points in found.meta.items()],
                 x_label="row of the stream",
                 y_label=f"mean query loss ({unit})",
@@ -417,7 +416,7 @@ def _stream(
     alarms = [Mark(row, "") for row in shown[0].record.drifts]
     page.heading(f"{stream} over its rows").picture(
         line_chart(
-            f"{stream}: {first.main} over the last {window:,} labels, seed {seed}",
+            f"{stream}: {first.main}, last {window:,} labels, seed {seed}",
             [_line(d, window) for d in shown],
             x_label="row of the stream",
             y_label=NAMES.get(first.main, first.main),

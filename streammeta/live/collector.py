@@ -132,6 +132,7 @@ class _Rolling:
         self.curve = Curve(most=400)
         self._recent: deque[float] = deque()
         self._window, self._room = window, max(window // every, 1)
+        self._step, self._fewest = max(EVERY // every, 1), FEWEST // every
         self._sum = 0.0
         self._n = 0
         self._newest: deque[tuple[int, float]] = deque(maxlen=NEWEST)
@@ -145,7 +146,7 @@ class _Rolling:
         if self._n % self._room == 0:
             self._sum = sum(self._recent)  # keeps rounding from adding up
         self.curve.add(row, loss)
-        if self._n % EVERY == 0 and self._n >= FEWEST:
+        if self._n % self._step == 0 and self._n >= self._fewest:
             self._newest.append((row, self.mean))
 
     @property
