@@ -143,7 +143,7 @@ def _attach(
         if metrics is not None:
             server = _serve(metrics, settings)
             console.print(f"metrics: http://{server.host}:{server.port}/metrics", markup=False)
-        serving = _serving(settings, parts, metrics)
+        serving = _serving(settings, parts, metrics, stop)
         host = _open(console, settings, parts, start, metrics, serving)
         if serving is not None:
             serving.start(host)
@@ -191,12 +191,14 @@ def _metrics(parts: Parts) -> Metrics:
     return metrics
 
 
-def _serving(settings: RunConfig, parts: Parts, metrics: Metrics | None) -> Serving | None:
+def _serving(
+    settings: RunConfig, parts: Parts, metrics: Metrics | None, stop: Callable[[], bool]
+) -> Serving | None:
     if settings.serve is None:
         return None
     from streammeta.cli.serving import Serving
 
-    return Serving(settings.serve, parts, metrics)
+    return Serving(settings.serve, parts, metrics, stop)
 
 
 def _open(
