@@ -80,6 +80,15 @@ def _is_plain(hint: Any) -> bool:
     return hint in (str, int, float, bool, Path, NoneType)
 
 
+#: What people look for under another name.
+_OTHER_NAMES: dict[str, dict[str, str]] = {
+    "sources": {
+        "csv": "file", "json": "file", "jsonl": "file", "parquet": "file", "tail": "follow",
+        "jetstream": "nats", "ws": "websocket",
+    },
+    "sinks": {"file": "jsonl", "json": "jsonl", "jetstream": "nats", "http": "webhook"},
+}  # fmt: skip
+
 _TABLE: dict[str, dict[str, tuple[str, str]]] = {
     "learners": {
         "maml": ("streammeta.meta.gradient_based:maml", "second order, one fixed inner rate"),
@@ -687,7 +696,8 @@ def find(kind: str, name: str) -> Component:
         return rows[name]
     if ":" in name:
         return Component(kind, name, name, "the user's own")
-    near = get_close_matches(name, rows, n=3)
+    other = _OTHER_NAMES.get(kind, {}).get(name)
+    near = [other] if other else get_close_matches(name, rows, n=3)
     hint = f"; did you mean {', '.join(near)}?" if near else f"; known: {', '.join(rows)}"
     one = "family" if kind == "families" else kind[:-1]
     raise UsageError(f"no {one} is called {name!r}{hint}")

@@ -163,6 +163,13 @@ def test_names_that_nothing_answers_to_are_faults_of_the_config(good: Path) -> N
     assert "pace is 'fast', expected max, realtime, 10x or 500/s" in told
 
 
+def test_a_kind_under_another_name_is_known_by_it(tmp_path: Path) -> None:
+    text = '[source]\nkind = "csv"\npath = "a.csv"\ntarget = "y"\n[[sinks]]\nkind = "file"\n'
+    told = fault(tmp_path / "c.toml", text)
+    assert "source.kind: no source is called 'csv'; did you mean file?" in told
+    assert "sinks.0.kind: no sink is called 'file'; did you mean jsonl?" in told
+
+
 def test_json_is_read_like_toml_and_other_suffixes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text(json.dumps({"source": {"scenario": "x"}, "model": {"seed": 2}}, indent=1))
