@@ -218,9 +218,12 @@ def test_a_report_opens_from_disk(replayed: Path, name: str, width: int, dark: b
         heads = [head.text for head in page.find_elements("css selector", "h2")]
         assert heads[:3] == ["Score", "Recovery", "Who is trusted"]
         assert "How this was made" in heads
+        assert "True drifts" in heads
         told = page.find_element("tag name", "main").text
         assert "streammeta found" in told
         assert "Best possible" in told
+        assert "rows later" in told
+        assert "abrupt" in told
         assert page.execute_script("return document.documentElement.scrollWidth") == width
         ground = page.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert ground == ("rgb(20, 24, 31)" if dark else "rgb(255, 255, 255)")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ALARMS = 12  # that are told
 REDRAW = 0.1  # seconds between two drawings of a progress line
+DRIFT_HEAD = ("true drift at row", "what", "first alarm", "rows later")  # of scenarios
 DEFAULT_MODEL = "streammeta"
 PIPED_WIDTH = 120  # columns of a table that does not go to a terminal
 

@@ -16,7 +16,7 @@ from streammeta.charts import (
     rolling_mean,
     share_chart,
 )
-from streammeta.cli.console import number
+from streammeta.cli.console import DRIFT_HEAD, number
 from streammeta.live import Collector
 from streammeta.meta.insight import EXPLAINED, Insight
 from streammeta.report import Report
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from scenarios.bench import Done, Summary
+    from scenarios.bench import Done, FoundDrift, Summary
     from scenarios.prequential import Result
     from streammeta.events import DriftDetected, Output
     from streammeta.live import Snapshot
@@ -66,6 +66,7 @@ def evaluation_report(
     settings: Mapping[str, str],
     drifts: Sequence[tuple[int, int]] | None = None,
     series: Sequence[Series] = (),
+    found_drifts: Sequence[FoundDrift] = (),
     found: Snapshot | None = None,
 ) -> Report:
     """The page of one stream: scores, recovery, weights, alarms, what was learned, settings.
@@ -77,6 +78,7 @@ def evaluation_report(
         settings: what makes the run again, by name; ``command`` is shown to be copied.
         drifts: the true ones in rows of the stream, ``None`` where nobody knows them.
         series: for each result its losses with the drifts to align them at.
+        found_drifts: when the first model noticed each of them.
         found: what a ``Watcher`` has seen of the first model.
     """
     first = results[0]
@@ -94,6 +96,8 @@ def evaluation_report(
             ["expert", first.scores.main],
             [[n, number(v)] for n, v in ranked],
         )
+    if first.watches:
+        _true_drifts(page, found_drifts)
     _alarms(page, first)
     if found is not None:
         _adapting(page, found)
@@ -291,6 +295,16 @@ def _marks(alarms: Sequence[DriftDetected]) -> list[Mark]:
         Mark(a.row, a.explanation.text() if a.explanation is not None else f"on {a.signal}")
         for a in alarms
     ]
+
+
+def _true_drifts(page: Report, drifts: Sequence[FoundDrift]) -> None:
+    """Each with the alarm that found it."""
+    if not drifts:
+        return
+    rows = [drift.cells() for drift in drifts[:MOST_ALARMS]]
+    page.heading("True drifts").table(DRIFT_HEAD, rows, words=["what"])
+    if len(drifts) > MOST_ALARMS:
+        page.text(f"The first {MOST_ALARMS} of {len(drifts):,}.")
 
 
 def _alarms(page: Report, result: Result) -> None:
