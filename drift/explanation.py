@@ -28,13 +28,35 @@ class Moved:
     """A feature whose mean has moved by ``effect`` standard deviations (pooled; Cohen's d), at most
     by 100: those of one that was always the same.
 
-    ``before``, ``after``: its 10 %, 50 % and 90 % quantiles on either side of the onset.
+    ``before``, ``after``: its 10 %, 50 % and 90 % quantiles on either side of the onset; ``means``:
+    its mean there, ``None`` where nobody kept it.
     """
 
     feature: str
     effect: float
     before: tuple[float, float, float]
     after: tuple[float, float, float]
+    means: tuple[float, float] | None = None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Moved:
+        """What JSON carries; ``means`` may be missing, as in records of earlier versions."""
+        before, after = tuple(record["before"]), tuple(record["after"])
+        means = None if record.get("means") is None else tuple(record["means"])
+        return cls(record["feature"], record["effect"], before, after, means)
+
+    def text(self) -> str:
+        """Where it moved to: its median, or its mean where the median tells another story.
+
+        >>> Moved("promo", 0.8, (0, 0, 0), (0, 0, 1), (0.02, 0.31)).text()
+        'promo moved up (mean 0.02 -> 0.31)'
+        """
+        was, now, of = self.before[1], self.after[1], ""
+        if (now - was) * self.effect <= 0.0 and self.means is not None:
+            (was, now), of = self.means, "mean "
+        digits = 3 if f"{was:.3g}" != f"{now:.3g}" else 6
+        way = "up" if self.effect > 0 else "down"
+        return f"{self.feature} moved {way} ({of}{was:.{digits}g} -> {now:.{digits}g})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +85,13 @@ class Explanation:
         return {
             "votes": dict(self.votes),
             "moved": [
-                {"feature": m.feature, "effect": m.effect, "before": m.before, "after": m.after}
+                {
+                    "feature": m.feature,
+                    "effect": m.effect,
+                    "before": m.before,
+                    "after": m.after,
+                    "means": m.means,
+                }
                 for m in self.moved
             ],
             "rows": self.rows,
@@ -82,10 +110,7 @@ class Explanation:
         >>> Explanation.from_record(one.to_record()) == one
         True
         """
-        moved = tuple(
-            Moved(m["feature"], m["effect"], tuple(m["before"]), tuple(m["after"]))
-            for m in record["moved"]
-        )
+        moved = tuple(Moved.from_record(m) for m in record["moved"])
         rows = tuple(record["rows"])
         return cls(**{**record, "moved": moved, "rows": rows})
 
@@ -97,11 +122,7 @@ class Explanation:
         'gradual over 64 rows, temp moved up (2 -> 5), new context'
         """
         shape = f"gradual over {self.width} rows" if self.shape == "gradual" else self.shape
-        told = [
-            f"{m.feature} moved {'up' if m.effect > 0 else 'down'} "
-            f"({m.before[1]:.3g} -> {m.after[1]:.3g})"
-            for m in self.moved[:2]
-        ]
+        told = [m.text() for m in self.moved[:2]]
         if len(self.moved) > 2:
             told[-1] += f" and {len(self.moved) - 2} more"
         if not told and min(self.rows) >= FEWEST:
@@ -145,7 +166,7 @@ def features_that_moved(
 
 def _moved(name: str, effect: float, a: Floats, b: Floats) -> Moved:
     before, after = (tuple(np.quantile(side, QUANTILES).tolist()) for side in (a, b))
-    return Moved(name, effect, before, after)
+    return Moved(name, effect, before, after, (float(a.mean()), float(b.mean())))
 
 
 def width_of_change(rows: Sequence[int] | NDArray[np.int64], values: Floats, onset: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,6 +15,7 @@ from typing import Any
 from streammeta.errors import UsageError
 from streammeta.events import Label, Value
 from streammeta.experts.baselines import Answer, Baseline, with_key
+from streammeta.registry import look_here
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,22 +169,18 @@ def own_estimator(name: str, task: str, seed: int) -> Any:
 def own(name: str) -> Any:
     """What ``module:attribute`` names; modules of the current directory come first.
 
-    That is where Python finds them too under ``python -m``, and not under a command's name.
-
     Raises:
         UsageError: there is no such module or attribute, or the module raises.
     """
     module, _, attribute = name.partition(":")
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
+    look_here()
     try:
         found: Any = import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
     except Exception as fault:
         if isinstance(fault, ModuleNotFoundError) and fault.name == module.partition(".")[0]:
-            told = f"there is no module {module!r} in {here} or among the installed ones"
+            told = f"there is no module {module!r} in {os.getcwd()} or among the installed ones"
         else:
             told = f"{type(fault).__name__}: {fault}"
         raise UsageError(f"cannot import {name}: {told}") from fault

@@ -24,6 +24,7 @@ COLOURS = ("#1f83cc", "#e08a00", "#00976e", "#b7669c", "#4db3e6", "#9a7b4f", "#b
 ALARM, DRIFT = "#d1495b", "#8a94a6"
 DASHES = ("solid", "dashed", "dotted", "dashdot")  # from the ninth line on, colours come again
 HEIGHT = 340  # pixels
+LEFT = 80  # pixels for an axis and its label: charts below each other have one left edge
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 TOOLS = "xpan,xbox_zoom,xwheel_zoom,reset,save"
 
@@ -207,6 +208,7 @@ def _figure(title: str, x_label: str, y_label: str, *, logarithmic: bool = False
     plot = figure(
         title=title,
         height=HEIGHT,
+        min_border_left=LEFT,
         sizing_mode="stretch_width",
         x_axis_label=x_label,
         y_axis_label=y_label,

@@ -252,13 +252,16 @@ class Effective:
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """(field, value, origin) of every value, in the order of the sections."""
-        for where, value in _leaves(self.config.model_dump(mode="json"), ()):
+        data = self.config.model_dump(mode="json")
+        for where, section in _plugged(self.config):
+            _put(data, where, _all_options(section))
+        for where, value in _leaves(data, ()):
             origin = next(
                 (self.origins[where[:n]] for n in range(len(where), 0, -1) if where[:n] in
                  self.origins),
                 "default",
             )  # fmt: skip
-            yield _dotted(where), json.dumps(self.shown.get(where, value)), origin
+            yield _dotted(where), json.dumps(self.shown.get(where, value), default=str), origin
 
 
 def load_config(
@@ -338,18 +341,35 @@ def options_of(section: SourceConfig | SinkConfig) -> tuple[Component, dict[str,
     return component, {name: getattr(checked, name) for name in checked.model_fields_set}
 
 
-def _option_faults(config: RunConfig) -> Iterator[dict[str, Any]]:
-    """What is wrong with the options of sources and sinks, as pydantic tells it."""
-    sections: list[tuple[Where, SourceConfig | SinkConfig]] = [
-        (("sinks", i), sink) for i, sink in enumerate(config.sinks)
-    ]
+def _all_options(section: SourceConfig | SinkConfig) -> dict[str, Any]:
+    """What a component is made with, its own defaults in place of what is not given."""
+    kind = "sources" if isinstance(section, SourceConfig) else "sinks"
+    named = "follow" if isinstance(section, SourceConfig) and section.follow else "kind"
+    fields = {argument: name for name, argument in ARGUMENTS.items()}
+    given = section.model_dump(mode="json", exclude_unset=True)
+    found = {named: getattr(section, named)}
+    for argument, (_, default) in find(kind, str(section.plugged)).settings().items():
+        name = fields.get(argument, argument)
+        found[name] = default if given.get(name) is None else given[name]
+    return found
+
+
+def _plugged(config: RunConfig) -> Iterator[tuple[Where, SourceConfig | SinkConfig]]:
+    """The sections that name a component of the registry, and where they stand."""
     for part, source in (("source", config.source), ("labels", config.labels)):
         if source is not None and source.plugged is not None:
-            sections.insert(0, ((part,), source))
+            yield (part,), source
+    for i, sink in enumerate(config.sinks):
+        yield ("sinks", i), sink
+
+
+def _option_faults(config: RunConfig) -> Iterator[dict[str, Any]]:
+    """What is wrong with the options of sources and sinks, as pydantic tells it."""
+    for part, source in (("source", config.source), ("labels", config.labels)):
         for name in (source.model_extra or ()) if source and source.plugged is None else ():
             known = list(SourceConfig.model_fields)
             yield {"type": "extra_forbidden", "loc": (part, name), "known": known}
-    for where, section in sections:
+    for where, section in _plugged(config):
         try:
             options_of(section)
         except ValidationError as fault:

@@ -11,6 +11,8 @@ A user's own object can also be named in full as ``module:attribute``.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -36,6 +38,8 @@ class Component:
     def load(self) -> Any:
         """Import the module and return the attribute."""
         module, _, attribute = self.target.partition(":")
+        if ":" in self.name:
+            look_here()
         found: Any = import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
@@ -79,6 +83,15 @@ def _is_plain(hint: Any) -> bool:
         return all(_is_plain(part) for part in inner if part is not Ellipsis)
     return hint in (str, int, float, bool, Path, NoneType)
 
+
+#: What people look for under another name.
+_OTHER_NAMES: dict[str, dict[str, str]] = {
+    "sources": {
+        "csv": "file", "json": "file", "jsonl": "file", "parquet": "file", "tail": "follow",
+        "jetstream": "nats", "ws": "websocket",
+    },
+    "sinks": {"file": "jsonl", "json": "jsonl", "jetstream": "nats", "http": "webhook"},
+}  # fmt: skip
 
 _TABLE: dict[str, dict[str, tuple[str, str]]] = {
     "learners": {
@@ -687,10 +700,21 @@ def find(kind: str, name: str) -> Component:
         return rows[name]
     if ":" in name:
         return Component(kind, name, name, "the user's own")
-    near = get_close_matches(name, rows, n=3)
+    other = _OTHER_NAMES.get(kind, {}).get(name)
+    near = [other] if other else get_close_matches(name, rows, n=3)
     hint = f"; did you mean {', '.join(near)}?" if near else f"; known: {', '.join(rows)}"
     one = "family" if kind == "families" else kind[:-1]
     raise UsageError(f"no {one} is called {name!r}{hint}")
+
+
+def look_here() -> None:
+    """Let imports find modules of the current directory first.
+
+    There Python looks by itself under ``python -m``, and not under a command's name.
+    """
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
 
 
 def load(kind: str, name: str) -> Any:

@@ -19,6 +19,7 @@ from math import sqrt
 from streammeta.events import Label, LabelExpired, Output, Predicted, Scored
 
 WINDOW = 500  # labels in the rolling value
+FROZEN_EVERY = 4  # the frozen baseline is asked for so many rows less often
 
 
 class LastLabels:

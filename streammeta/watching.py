@@ -13,6 +13,7 @@ from drift import Alarm, Explanation, features_that_moved
 from streammeta.events import Label
 from streammeta.experts.kernels import REGRESSION
 from streammeta.pending import Asked
+from streammeta.scores import FROZEN_EVERY
 from streammeta.state import State
 from streammeta.units import units
 
@@ -21,9 +22,6 @@ Floats = NDArray[np.float64]
 LATE = 100
 #: Labelled rows of a segment at which it may have doubled its length: every so many.
 LOOKED = 16
-#: Rows of which one is shown to the frozen network: what it would have answered is only for
-#: comparison.
-COMPARED = 4
 #: 2**32 over the golden ratio: multiples of it are spread evenly over 32 bits, whatever the step.
 SPREAD = 0x9E3779B1
 
@@ -95,9 +93,9 @@ def freeze(state: State, key: int, age: int) -> None:
 
 
 def compared(row: int) -> bool:
-    """Whether a row is shown to the frozen network: one in ``COMPARED``, at no step that keys in
-    turn or a season could share (multiplicative hashing, Knuth, TAOCP 3, 6.4)."""
-    return (row * SPREAD & 0xFFFFFFFF) * COMPARED < 1 << 32
+    """Whether a row is shown to the frozen network, for comparison: one in ``FROZEN_EVERY``, at no
+    step that keys in turn or a season could share (multiplicative hashing, Knuth, TAOCP 3, 6.4)."""
+    return (row * SPREAD & 0xFFFFFFFF) * FROZEN_EVERY < 1 << 32
 
 
 def frozen_loss(state: State, asked: Asked, target: float) -> float | None:

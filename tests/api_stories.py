@@ -50,7 +50,8 @@ class Running:
         assert settings.serve is not None
         self.parts = assemble(path, settings)
         self.metrics = Metrics("streammeta", self.parts.model.task)
-        self.serving = Serving(settings.serve, self.parts, self.metrics)
+        self._stop = threading.Event()
+        self.serving = Serving(settings.serve, self.parts, self.metrics, self._stop.is_set)
         every = settings.checkpoint.every_events if settings.checkpoint else 1000
         self.host = ShardHost(
             self.parts.source,
@@ -65,7 +66,6 @@ class Running:
         self.metrics.ready = True
         self.serving.start(self.host)
         self.token: str | None = settings.serve.token
-        self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
@@ -97,8 +97,12 @@ class Running:
         self.serving.pause()
         self.serving.sample(self.host)
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """What SIGTERM does: the run ends after its chunk; the server is still there."""
         self._stop.set()
+
+    def close(self) -> None:
+        self.stop()
         if self._thread is not None:
             self._thread.join()
         else:

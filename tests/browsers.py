@@ -41,6 +41,18 @@ CHARTS = """
 return Object.fromEntries(Bokeh.documents.flatMap((doc) => doc.roots())
   .map((plot) => [plot.title.text, plot.renderers.map((one) => one.glyph.type)]));
 """
+#: Of each chart, from top to bottom: its title, how wide that is and how much room it has, where
+#: the drawing area begins, and where it has row 200; all in pixels.
+PLACES = """
+return Bokeh.documents.flatMap((doc) => doc.roots()).map((plot) => {
+  const view = Bokeh.index.get_by_id(plot.id), {frame} = view;
+  const title = view.views.find_one(plot.title);
+  const left = view.el.getBoundingClientRect().left;
+  return [plot.title.text, title._get_size().width,
+    view.canvas_view.bbox.width - frame.bbox.left, left + frame.bbox.left,
+    left + frame.bbox.left + frame.x_scale.compute(200)];
+});
+"""
 
 
 @contextmanager

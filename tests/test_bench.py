@@ -24,6 +24,7 @@ from scenarios.bench import (
     compare,
     drift_report,
     finish,
+    found_drifts,
     interval_of,
     leaderboard,
     new_counter,
@@ -574,6 +575,29 @@ def test_recovery_of_a_key_counts_that_keys_own_rows() -> None:
     found = finish(outcome, TINY, "").record.recovery
     assert found is not None
     assert (found["drifts"], found["recovered"], found["rows"], found["area"]) == (1, 1, 40.0, 40.0)
+
+
+def test_a_drift_of_a_key_is_found_by_an_alarm_of_that_key_alone() -> None:
+    """The second key drifts at its row 100; both are alarmed, at rows of their own."""
+    outcome = run_job(Job("no_change", "sensors:2", 0, 600))
+    result, names = outcome.result, outcome.result.key_names
+    row_of = {
+        (key, own): row
+        for row, (key, own) in enumerate(zip(result.keys, result.key_rows, strict=True))
+    }
+    begin, alarm = row_of[1, 100], row_of[1, 107]
+    outcome.card = replace(
+        outcome.card, drifts=((begin, begin),), announcements={},
+        key_drifts={names[0]: (), names[1]: ((100, 100), (250, 250))},
+    )  # fmt: skip
+    result.key_alarms = {names[0]: [101, 251], names[1]: [60, 107]}
+    first, second = found_drifts(outcome)
+    assert first == (begin, "abrupt", alarm, 7)
+    assert second == (row_of[1, 250], "abrupt", None, None)
+    assert second.cells()[2:] == ["missed", ""]
+    report = drift_report(outcome)
+    assert report is not None
+    assert (report["found"], report["missed"], report["mean_delay"]) == (1, 1, 7.0)
 
 
 def test_recovery_of_a_forecast_begins_with_the_first_value_beyond_the_change() -> None:

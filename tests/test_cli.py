@@ -390,6 +390,19 @@ def test_validate_builds_the_model(config: Path) -> None:
     assert "model.device is 'cuda:99'" in wrong.stderr
 
 
+def test_validate_refuses_a_task_that_nothing_tells_as_run_does(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    source = '[source]\nkind = "redis"\nurl = "redis://127.0.0.1:1/0"\nstream = "rows"\n'
+    path.write_text(source)
+    for command in ("validate", "run"):
+        wrong = streammeta(command, str(path), code=78)
+        assert "model.task: source 'redis' has no labels to decide by" in wrong.stderr
+    path.write_text('[serve]\njournal = "j"\n')
+    assert "over HTTP have no labels" in streammeta("validate", str(path), code=78).stderr
+    path.write_text(f'{source}[model]\ntask = "regression"\n')
+    assert "ok" in streammeta("validate", str(path)).stdout
+
+
 def test_the_comparison_waits_for_labels_as_long_as_the_live_run(config: Path) -> None:
     compare = '[compare]\nmodels = ["no_change"]\nseeds = [0]\n'
     config.write_text(CONFIG.replace("rows = 900", "rows = 60\nlabel_delay = 7") + compare)
@@ -466,6 +479,26 @@ def test_the_live_view_names_a_fault_and_the_alarm_that_found_it() -> None:
     assert "false alarm" in told
     assert "40 of 40 rows" in view.line(time.monotonic())
     assert "1 rejected" in view.line(time.monotonic())
+
+
+def test_an_alarm_is_credited_to_a_fault_of_its_own_key() -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    page = StringIO()
+    told = {20: "b: FAULT wires", 30: "c: first row"}
+    view = LiveView(Console(file=page, width=200), "classification", 60, told, faults={20})
+    for row in range(60):
+        key = "ab"[row % 2 == 0] if row < 30 else "abc"[row % 3]
+        view.take([Predicted(str(row), key, row, None, "a")])
+        if row in (21, 26, 33, 35):
+            view.take([DriftDetected(key, row, row, 1, "bank", "error")])
+    said = page.getvalue()
+    assert "row     21: a: drift detected by bank on error (no fault before it" in said
+    assert "row     26: b: drift detected by bank on error (3 of its rows after the fault)" in said
+    assert "row     33: a: drift detected by bank on error (no fault before it" in said
+    assert "row     35: c: drift detected by bank on error (no fault before it" in said
 
 
 def test_a_model_of_ones_own_is_found_where_the_command_is_given(

@@ -82,6 +82,36 @@ def test_a_secret_may_stand_in_a_list(tmp_path: Path) -> None:
     assert shown["sinks.0.headers"] == '["X-Plant: 7", "X-Key: ${KEY}"]'
 
 
+def test_the_effective_values_of_a_source_by_kind_are_those_that_it_takes(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(
+        '[source]\nkind = "redis"\nurl = "redis://${HOST}/0"\nstream = "rows"\nkey = "shop"\n'
+        '[[sinks]]\nkind = "sqlite"\npath = "a.db"\noutputs = ["scored"]\n'
+    )
+    rows = {name: told for name, *told in load_config(path, environment={"HOST": "h"}).rows()}
+    source = {name for name in rows if name.startswith("source.")}
+    assert not source & {f"source.{name}" for name in ("path", "follow", "scenario", "horizon")}
+    assert rows["source.field"] == ['"data"', "default"]
+    assert rows["source.on_gap"] == ['"fail"', "default"]
+    assert rows["source.begin"] == ['"earliest"', "default"]
+    assert rows["source.give_up_after"] == ["300.0", "default"]
+    assert rows["source.key"] == ['"shop"', f"{path}:5"]
+    assert rows["source.url"] == ['"redis://${HOST}/0"', f"{path}:3"]
+    sink = {name: told for name, told in rows.items() if name.startswith("sinks.0.")}
+    assert list(sink) == ["sinks.0.kind", "sinks.0.path", "sinks.0.outputs"]
+    assert sink["sinks.0.outputs"] == ['["scored"]', f"{path}:9"]
+
+
+def test_a_file_that_is_followed_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('[source]\npath = "a.csv"\nfollow = true\ntarget = "y"\n')
+    rows = {name: value for name, value, _ in load_config(path, environment={}).rows()}
+    assert rows["source.follow"] == "true"
+    assert "source.kind" not in rows
+    assert "source.scenario" not in rows
+    assert rows["source.target"] == '"y"'
+
+
 def test_values_of_set_are_toml_or_else_text(good: Path) -> None:
     sets = ["model.rates=[0.1, 0.2]", "pace=max", "model.replay=false", "sinks.0.kind=jsonl"]
     config = load_config(good, sets=sets, environment={"FOLDER": "x"}).config
@@ -131,6 +161,13 @@ def test_names_that_nothing_answers_to_are_faults_of_the_config(good: Path) -> N
     assert "sinks.0.kind: no sink is called 'jsnl'; did you mean jsonl?" in told
     assert "sinks.0.outputs: no output is called 'predictd'; known: predicted, " in told
     assert "pace is 'fast', expected max, realtime, 10x or 500/s" in told
+
+
+def test_a_kind_under_another_name_is_known_by_it(tmp_path: Path) -> None:
+    text = '[source]\nkind = "csv"\npath = "a.csv"\ntarget = "y"\n[[sinks]]\nkind = "file"\n'
+    told = fault(tmp_path / "c.toml", text)
+    assert "source.kind: no source is called 'csv'; did you mean file?" in told
+    assert "sinks.0.kind: no sink is called 'file'; did you mean jsonl?" in told
 
 
 def test_json_is_read_like_toml_and_other_suffixes_are_refused(tmp_path: Path) -> None:

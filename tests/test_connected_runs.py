@@ -178,17 +178,34 @@ def test_a_server_that_is_not_there_is_69_in_the_end(tmp_path):
 
 def test_a_dry_run_says_that_a_server_is_not_there_and_takes_nothing(tmp_path):
     folder = prepared(tmp_path / "run", servers.free_port())
-    told = ended(start(folder, "--dry-run"))
-    assert "redis stream 'rows': cannot be reached: " in told
+    told = ended(start(folder, "--dry-run"), code=69)
+    assert "redis: run\n" in told  # where the sink writes to
+    assert "source rows: redis stream 'rows': cannot be reached: " in told
+    assert "sink run: redis stream 'run': cannot be reached: " in told
+    assert "streammeta doctor run.toml" in told
+    assert "everything checked" not in told
     text = (folder / "run.toml").read_text()
-    pipe = '[source]\nkind = "stdin"\njournal = "journal"\n' + text[text.index("[model]") :]
-    (folder / "run.toml").write_text(pipe)
+    pipe = '[source]\nkind = "stdin"\njournal = "journal"\n[model]\ntask = "regression"\n'
+    (folder / "run.toml").write_text(pipe + text[text.index("[metrics]") :])
     with (folder / "run.toml").open("rb") as lines:
         process = start(folder, "--dry-run", stdin=lines)
         ended(process)
         assert lines.tell() == 0
         assert os.lseek(lines.fileno(), 0, os.SEEK_CUR) == 0
     assert not (folder / "journal").exists()
+
+
+def test_a_dry_run_knocks_where_it_must_not_read(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        (tmp_path / "run.toml").write_text(
+            '[source]\nkind = "mqtt"\nhost = "127.0.0.1"\ntopic = "t"\nclient_id = "c"\n'
+            f'port = {port}\njournal = "journal"\n[model]\ntask = "regression"\n'
+        )
+        assert "everything checked" in ended(start(tmp_path, "--dry-run"))
+    told = ended(start(tmp_path, "--dry-run"), code=69)
+    assert f"source mqtt: 127.0.0.1:{port}: cannot be reached" in told
+    assert not (tmp_path / "journal").exists()
 
 
 def test_fresh_forgets_nothing_when_a_sink_is_not_there(tmp_path):

@@ -27,7 +27,7 @@ from streammeta.cli import app
 from streammeta.dashboards import ALERTS, ROWS, UID, dashboard, export
 from streammeta.dashboards.alerts import values
 from streammeta.dashboards.panels import DRIFTS, expressions
-from streammeta.errors import UsageError
+from streammeta.errors import SinkError, UsageError
 from streammeta.metrics import FAMILIES, PREFIX
 
 yaml = pytest.importorskip("yaml", reason="PyYAML reads the exported files: pip install PyYAML")
@@ -251,6 +251,13 @@ def test_the_command_writes_files_that_promtool_takes(tmp_path: Path) -> None:
         assert checked.returncode == 0, checked.stdout + checked.stderr
     (broken := tmp_path / "m" / "rules.yml").write_text("groups: [{name: x, rules: [{alert: a}]}]")
     assert promtool("check", "rules", broken).returncode != 0
+
+
+def test_a_folder_that_cannot_be_written_is_69(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SinkError, match="cannot be written") as caught:
+        export(tmp_path / "file" / "folder")
+    assert caught.value.exit_code == 69
 
 
 def test_an_export_again_replaces_all_but_what_is_yours(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from test_cli import streammeta
 
 from streammeta.cli import doctor
 from streammeta.cli.init import template_text, with_setting
+from streammeta.cli.reaching import Finding
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,7 +27,7 @@ def found(*args: object, code: int = 0, cwd: Path | None = None, **how: str) -> 
     return {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
 
 
-def looked_at(path: Path) -> dict[str, doctor.Finding]:
+def looked_at(path: Path) -> dict[str, Finding]:
     """What ``doctor CONFIG`` says of the config's own things, in this process."""
     settings, finding = doctor._config(path, [])
     assert settings is not None, finding
@@ -169,6 +170,21 @@ def test_a_source_that_is_told_things_once_is_not_read_for_a_trial(tmp_path):
     path = written(tmp_path, "http", f"source.port={servers.free_port()}", "metrics.enabled=false")
     assert "is free" in looked_at(path)["source http"].told
     assert not (tmp_path / "runs").exists()
+
+
+def test_labels_of_their_own_are_looked_at_too(tmp_path):
+    (tmp_path / "rows.csv").write_text("id,a\n1,2\n")
+    path = tmp_path / "run.toml"
+    path.write_text(
+        f'[source]\npath = "{tmp_path}/rows.csv"\ntarget = ""\nid = "id"\n'
+        f'[labels]\npath = "{tmp_path}/labels.csv"\ntarget = "y"\nid = "id"\n'
+        "[metrics]\nenabled = false\n"
+    )
+    rows = looked_at(path)
+    assert rows["source rows.csv"].told == "has events"
+    assert rows["labels"].outcome == "fault"
+    (tmp_path / "labels.csv").write_text("id,y\n1,2\n")
+    assert looked_at(path)["labels labels.csv"].outcome == "ok"
 
 
 def test_a_wrong_config_is_a_fault_of_one_line(tmp_path):

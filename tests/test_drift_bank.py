@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -302,6 +303,16 @@ def test_half_a_brier_score_is_that_of_the_paper(raw: list[float], truth: int) -
 
 
 # -- explanations ----------------------------------------------------------------------------
+
+
+def test_a_feature_whose_median_stands_still_is_told_by_its_means() -> None:
+    rows = np.arange(400)
+    before = {"promo": (rows % 20 == 0).astype(float), "price": 1_000.0 + rows % 2}
+    after = {"promo": (rows % 5 < 2).astype(float), "price": 1_001.2 + rows % 2}
+    why = Explanation({}, features_that_moved(before, after), (400, 400))
+    assert "promo moved up (mean 0.05 -> 0.4)" in why.text()
+    assert "price moved up (1000.5 -> 1001.7)" in why.text()  # not 1e+03 -> 1e+03
+    assert Explanation.from_record(json.loads(json.dumps(why.to_record()))) == why
 
 
 def test_the_features_that_moved_are_named_and_the_others_are_not() -> None:

@@ -24,11 +24,11 @@ from streammeta.events import (
     Scored,
 )
 from streammeta.live import Collector, Feed
-from streammeta.live.collector import EVERY, FEWEST_OF_KEY, MOST_DRIFTS, NEWEST, SAMPLE
+from streammeta.live.collector import EVERY, FEWEST_OF_KEY, FROZEN, MOST_DRIFTS, NEWEST, SAMPLE
 from streammeta.live.curve import Curve
 from streammeta.live.feed import IDLE, INTERVAL
 from streammeta.live.page import chart_items, family_groups
-from streammeta.scores import WINDOW
+from streammeta.scores import FROZEN_EVERY, WINDOW
 
 
 class Inside:
@@ -101,6 +101,21 @@ def test_a_baseline_that_is_fed_has_a_curve_of_its_own() -> None:
     assert now.curves["frozen"].values[-1] == 0.5
     assert now.curves["model"].values[-1] == 1.0
     assert now.rows == 200  # those of the model
+
+
+def test_the_frozen_network_is_judged_over_as_many_rows_as_the_model() -> None:
+    collector = Collector("s", "classification", window=100)
+    for t in range(300):
+        bad = float(t >= 150)  # from here on both are wrong
+        frozen = None if t % FROZEN_EVERY else bad
+        told = Scored(f"q{t}", "", t, "a", "b" if bad else "a", bad, 0.5, 0, frozen_loss=frozen)
+        collector.record([Predicted(f"q{t}", "", t, None, "a"), told])
+        if t == 199:
+            half = collector.look(at=0.0).scores
+            assert (half["model"], half[FROZEN]) == (0.5, 0.52)  # it was asked for 25 rows
+    assert collector.look(at=0.0).scores[FROZEN] == 0.0
+    points = collector.look(at=0.0).curves[FROZEN]
+    assert min(v for at, v in zip(*points, strict=True) if at > 260) == 0.0
 
 
 def test_a_long_stream_is_fine_at_its_end_and_coarse_before() -> None:

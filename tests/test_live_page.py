@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from browsers import INK, asked_for, browser, complaints, screenshot, until
+from browsers import INK, PLACES, asked_for, browser, complaints, screenshot, until
 from live_pages import Site
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -14,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from scenarios.models import build
 from scenarios.scenario import scenario
 from streammeta.engine import Engine
+from streammeta.events import DriftDetected
 from streammeta.live import Collector
 
 pytestmark = pytest.mark.slow
@@ -126,6 +127,28 @@ def test_it_can_be_read_in_the_dark_and_on_a_phone(
         assert ground == ("rgb(20, 24, 31)" if dark else "rgb(255, 255, 255)")
         assert complaints(page) == []
         screenshot(page, f"live-{name}")
+        places = page.execute_script(PLACES)
+        for title, wide, room, *_ in places:
+            assert wide <= room, f"{title!r} takes {wide:.0f} of {room:.0f} pixels"
+        below = places if name == "phone" else places[:2]  # the others stand side by side
+        assert len({round(left) for *_, left, _ in below}) == 1, below
+        assert max(at for *_, at in below) - min(at for *_, at in below) < 1.0, below
+
+
+def test_the_news_say_whose_drift_it_is() -> None:
+    site = Site()
+    collector = Collector("shops", "classification")
+    try:
+        site.feed.take(collector.look(at=0.0))
+        with browser() as page:
+            page.get(site.url)
+            until(page, "return document.title.startsWith('shops')")
+            collector.record([DriftDetected("shop-007", 1_500, 1_490, 1, "bank", "error")])
+            site.feed.take(collector.look(at=1.0))
+            news = until(page, "return document.getElementById('news').textContent")
+            assert news.startswith("Drift of shop-007 at row 1,500")
+    finally:
+        site.stop()
 
 
 def test_the_rows_that_are_shown_are_chosen_by_keyboard(replay: Replay) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsers import CHARTS, INK, asked_for, browser, complaints, screenshot, until
+from browsers import CHARTS, INK, PLACES, asked_for, browser, complaints, screenshot, until
 from hypothesis import given
 from hypothesis import strategies as st
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
@@ -206,10 +206,10 @@ def test_a_report_opens_from_disk(replayed: Path, name: str, width: int, dark: b
         charts = until(page, "return window.Bokeh && Bokeh.documents.length && (() => {"
                              f"{CHARTS}}})()")  # fmt: skip
         assert charts["After a drift: mean over 4 true drifts"][:2] == ["VArea", "Line"]
-        assert charts["Mean absolute error over the last 50 labels"] == [
+        assert charts["Mean absolute error, last 50 labels"] == [
             "Line", "Line", "VSpan", "VSpan", "Line",
         ]  # fmt: skip
-        assert "Adapting: loss on the support rows" in charts
+        assert "Adapting: loss on support rows" in charts
         assert "VArea" in charts["Weights of the families of experts"]
         count = len(charts)
         inked = until(page, f"const found = (() => {{{INK}}})().filter((n) => n > 200);"
@@ -218,15 +218,20 @@ def test_a_report_opens_from_disk(replayed: Path, name: str, width: int, dark: b
         heads = [head.text for head in page.find_elements("css selector", "h2")]
         assert heads[:3] == ["Score", "Recovery", "Who is trusted"]
         assert "How this was made" in heads
+        assert "True drifts" in heads
         told = page.find_element("tag name", "main").text
         assert "streammeta found" in told
         assert "Best possible" in told
+        assert "rows later" in told
+        assert "abrupt" in told
         assert page.execute_script("return document.documentElement.scrollWidth") == width
         ground = page.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert ground == ("rgb(20, 24, 31)" if dark else "rgb(255, 255, 255)")
         assert complaints(page) == []
         assert asked_for(page) == {replayed.as_uri()}
         screenshot(page, f"report-{name}")
+        for title, wide, room, *_ in page.execute_script(PLACES):
+            assert wide <= room, f"{title!r} takes {wide:.0f} of {room:.0f} pixels"
 
 
 @pytest.mark.slow

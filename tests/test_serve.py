@@ -233,6 +233,14 @@ def test_a_body_without_a_length_may_not_be_longer_either(run):
         link.close()
 
 
+def test_a_run_that_drains_is_not_ready_any_more_but_alive(run):
+    running = run()
+    assert running.get("/readyz") == "ready\n"
+    running.stop()
+    assert running.ask("GET", "/readyz")[0] == 503
+    assert running.get("/livez") == "ok\n"
+
+
 def test_browsers_get_in_with_the_token_as_password_and_other_sites_do_not(run):
     running = run('token = "secret"')
     basic = base64.b64encode(b"anybody:secret").decode()

@@ -15,8 +15,9 @@ from streammeta.events import Event, Output, Scored
 from streammeta.metrics import Metrics
 from streammeta.runtime import ShardHost
 from streammeta.runtime.host import Laps
+from streammeta.scores import FROZEN_EVERY
 from streammeta.sources import IterableSource
-from streammeta.watching import COMPARED, compared
+from streammeta.watching import compared
 
 
 def turning(rows: int, switch: int) -> list[Event]:
@@ -59,7 +60,7 @@ def test_the_frozen_rival_does_not_learn_what_comes_after_a_drift(outputs):
 def test_every_key_and_every_hour_meets_the_frozen_rival(step):
     for first in range(step):
         rows = range(first, 20_000 * step, step)
-        assert sum(map(compared, rows)) == pytest.approx(len(rows) / COMPARED, rel=0.05)
+        assert sum(map(compared, rows)) == pytest.approx(len(rows) / FROZEN_EVERY, rel=0.05)
 
 
 def test_of_values_the_frozen_rival_has_an_absolute_error():

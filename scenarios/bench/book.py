@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -366,6 +366,54 @@ def drift_report(outcome: Outcome) -> dict[str, Any] | None:
         "mean_delay": sum(delays) / len(delays) if delays else None,
         "max_delay": MAX_DELAY,
     }
+
+
+class FoundDrift(NamedTuple):
+    """A true drift: the row of the stream at which it begins, what it is, and the row of the first
+    alarm that counts as its detection, so many rows (of its key) later; ``None``: missed."""
+
+    row: int
+    what: str
+    alarm: int | None
+    later: int | None
+
+    def cells(self) -> list[str]:
+        """As a table shows it."""
+        found = "missed" if self.alarm is None else f"{self.alarm:,}"
+        return [f"{self.row:,}", self.what, found, "" if self.later is None else f"{self.later:,}"]
+
+
+def found_drifts(outcome: Outcome) -> list[FoundDrift]:
+    """The true drifts of a stream in their order, each with the alarm that found it.
+
+    As ``drift_report``: where keys drift on their own, only an alarm of the same key counts.
+    """
+    card, result = outcome.card, outcome.result
+    keys = np.array(result.keys, np.int64)
+    parts = [(np.arange(len(keys)), card.drifts, result.drifts)]
+    if card.key_drifts:
+        parts = [
+            (
+                np.flatnonzero(keys == i),
+                card.key_drifts.get(key, ()),
+                result.key_alarms.get(key, []),
+            )
+            for i, key in enumerate(result.key_names)
+        ]
+    found = []
+    for rows, drifts, alarms in parts:
+        seen = [span for span in drifts if span[0] < len(rows)]
+        for i, (start, end) in enumerate(seen):
+            before = seen[i + 1][0] if i + 1 < len(seen) else len(rows)
+            limit = min(end + MAX_DELAY, before - 1)
+            alarm = next((a for a in alarms if start <= a <= limit), None)
+            row, until = int(rows[start]), int(rows[min(end, len(rows) - 1)])
+            what = card.announcements.get(
+                row, f"gradual, until {until:,}" if end > start else "abrupt"
+            )
+            told = (None, None) if alarm is None else (int(rows[alarm]), alarm - start)
+            found.append(FoundDrift(row, what, *told))
+    return sorted(found, key=lambda drift: drift.row)
 
 
 def _judge(alarms: Sequence[int], drifts: Sequence[Span], rows: int) -> Report:

@@ -70,6 +70,7 @@ def assemble(path: Path, config: RunConfig) -> Parts:
         SourceError: the stream cannot be opened.
     """
     sinks = build_sinks(path, config.sinks)
+    check_sources(path, config)
     if config.serve is not None:
         check_extra()
     try:
@@ -92,17 +93,15 @@ def assemble(path: Path, config: RunConfig) -> Parts:
     return Parts(source, model, why, sinks, store, card, inlet)
 
 
-def open_stream(config: RunConfig) -> Source:
-    """The source of a config, nothing read; its task is not decided.
+def open_stream(section: SourceConfig) -> Source:
+    """The source of a section, nothing read; the task is not decided.
 
     Raises:
         ConfigError, UsageError: an option cannot be used, or a package is missing.
     """
-    if config.source is not None and config.source.plugged is not None:
-        component, options = options_of(config.source)
-        made: Source = component.load()(**options)
-        return made
-    return _both(config.model_copy(update={"labels": None}))[0]
+    if section.plugged is not None:
+        return _plugged(section)
+    return _stream(section, "auto" if section.scenario is not None else "regression")[0]
 
 
 def _first_events(source: Source) -> list[Event]:
@@ -154,14 +153,50 @@ def build_sinks(path: Path, configs: Sequence[SinkConfig]) -> list[Sink]:
     return sinks
 
 
+def check_sources(path: Path, config: RunConfig) -> None:
+    """What can be said of the sources while none of them is opened.
+
+    Raises:
+        ConfigError: one cannot be made, or nothing tells the task.
+    """
+    try:
+        made = {
+            part: _plugged(section)
+            for part, section in (("source", config.source), ("labels", config.labels))
+            if section is not None and section.plugged is not None
+        }
+        for source in made.values():
+            source.close()
+        if config.labels is not None and not config.labels.target and "labels" not in made:
+            raise UsageError("labels: needs 'target', the column with the labels")
+        if config.model.task == "auto":
+            part = "source" if config.labels is None else "labels"
+            _check_task(config, part, made.get(part))
+    except UsageError as fault:
+        raise ConfigError(f"{path}: {fault}") from fault
+
+
+def _check_task(config: RunConfig, part: str, source: Source | None) -> None:
+    """Where the labels come from has to have some before it runs."""
+    if config.source is None:
+        raise UsageError(
+            "model.task: events that come over HTTP have no labels to decide by before they come: "
+            "say classification or regression"
+        )
+    if source is not None and not isinstance(source, FileSource):
+        section = getattr(config, part)
+        raise UsageError(
+            f"model.task: source {section.plugged!r} has no labels to decide by before it runs: "
+            f"say classification or regression"
+        )
+
+
 def _both(config: RunConfig) -> tuple[Source, Card | None, str, str]:
     """The stream, merged with that of its labels where they come from elsewhere."""
     if config.source is None:
         return _over_http(config)
     if config.labels is None:
         return _stream(config.source, config.model.task)
-    if config.labels.target in (None, "") and config.labels.plugged is None:
-        raise UsageError("labels: needs 'target', the column with the labels")
     labels, _, task, why = _stream(config.labels, config.model.task)
     events, card, _, _ = _stream(config.source, task)
     return labelled(events, labels), card, task, f"{why}, in labels"
@@ -177,14 +212,9 @@ def _inlet(config: RunConfig) -> ApiSource | None:
 
 def _over_http(config: RunConfig) -> tuple[Source, Card | None, str, str]:
     """The stream of what is sent over HTTP alone."""
-    source, task = _inlet(config), config.model.task
+    source = _inlet(config)
     assert source is not None  # RunConfig demands one of the two
-    if task == "auto":
-        raise UsageError(
-            "model.task: events that come over HTTP have no labels to decide by before they come: "
-            "say classification or regression"
-        )
-    return source, None, task, "as configured"
+    return source, None, config.model.task, "as configured"
 
 
 def _stream(config: SourceConfig, task: str) -> tuple[Source, Card | None, str, str]:
@@ -216,17 +246,18 @@ def _stream(config: SourceConfig, task: str) -> tuple[Source, Card | None, str, 
     return file, None, chosen, why
 
 
-def _by_kind(config: SourceConfig, task: str) -> tuple[Source, None, str, str]:
+def _plugged(config: SourceConfig) -> Source:
     component, options = options_of(config)
     source: Source = component.load()(**options)
+    return source
+
+
+def _by_kind(config: SourceConfig, task: str) -> tuple[Source, None, str, str]:
+    source = _plugged(config)
     if task != "auto":
         return source, None, task, "as configured"
-    if isinstance(source, FileSource):
-        return source, None, *decide_task(source.sniff().targets)
-    raise UsageError(
-        f"model.task: source {config.plugged!r} has no labels to decide by before it runs: say "
-        f"classification or regression"
-    )
+    assert isinstance(source, FileSource)  # check_sources demands it
+    return source, None, *decide_task(source.sniff().targets)
 
 
 def _sink(config: SinkConfig) -> Sink:

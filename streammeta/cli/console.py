@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ALARMS = 12  # that are told
 REDRAW = 0.1  # seconds between two drawings of a progress line
+DRIFT_HEAD = ("true drift at row", "what", "first alarm", "rows later")  # of scenarios
 DEFAULT_MODEL = "streammeta"
 PIPED_WIDTH = 120  # columns of a table that does not go to a terminal
 
@@ -27,15 +28,17 @@ def out() -> Console:
     """The console of stdout: results."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+    console = Console(highlight=False, emoji=False)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, emoji=False, width=PIPED_WIDTH)
 
 
 def err() -> Console:
     """The console of stderr: everything that is not a result."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def plain_table(title: str | None = None) -> Table:

@@ -5,24 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 import typer
 
 from streammeta.cli.console import out, plain_table
+from streammeta.cli.reaching import Finding, free_port, reached
 from streammeta.errors import StreamMetaError
 
 if TYPE_CHECKING:
     from streammeta.config_file import RunConfig
-    from streammeta.sources import Source
 
 EPILOG = """[bold]Examples[/]
 
@@ -48,18 +46,6 @@ TOP_LEVEL = ("streammeta", "drift", "scenarios")
 FREE = (64 * 2**20, 2**30)  # bytes of disk below which it is a fault, and a warning
 SKEW = 2.0  # seconds between the clock of the machine and that of the file system
 LONG_AGO = 1_735_689_600  # 1 January 2025: no clock is right that is before it
-PATIENCE = 5.0  # seconds to wait for a source's first word
-DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-
-Outcome = Literal["ok", "warning", "fault", "absent"]
-
-
-class Finding(NamedTuple):
-    """What was looked at, how it is, and what to do about it."""
-
-    name: str
-    outcome: Outcome
-    told: str
 
 
 def doctor(
@@ -258,35 +244,12 @@ def _commit(folder: Path) -> tuple[float, float]:
 
 
 def _named(path: Path, settings: RunConfig) -> Iterator[Finding]:
-    """What a config names: commits, metrics, sinks and the source."""
-    from streammeta.cli.assembly import build_sinks, open_stream
-    from streammeta.sinks.base import Checks
-
+    """What a config names: commits, metrics, sinks and the sources."""
     if settings.checkpoint is not None:
         yield _commits(Path(settings.checkpoint.folder))
     if settings.metrics.enabled and settings.metrics.port:
-        yield _port("metrics", settings.metrics.host, settings.metrics.port)
-    try:
-        sinks = build_sinks(path, settings.sinks)
-    except StreamMetaError as fault:
-        yield Finding("sinks", "fault", str(fault))
-        sinks = []
-    for sink, section in zip(sinks, settings.sinks, strict=False):
-        name = f"sink {sink.name}"
-        if section.path is not None:
-            yield _writable(name, Path(section.path))
-        elif isinstance(sink, Checks):
-            yield _tried(name, sink.check, "reached")
-        sink.close()
-    try:
-        source = open_stream(settings)
-    except StreamMetaError as fault:
-        yield Finding("source", "fault", str(fault))
-        return
-    try:
-        yield _source(source, settings)
-    finally:
-        source.close()
+        yield free_port("metrics", settings.metrics.host, settings.metrics.port)
+    yield from reached(path, settings)
 
 
 def _commits(folder: Path) -> Finding:
@@ -305,71 +268,3 @@ def _commits(folder: Path) -> Finding:
         )
     newest = max((info.events for info in infos), default=0)
     return Finding("checkpoints", "ok", f"{folder}: {len(infos)} whole, up to event {newest:,}")
-
-
-def _port(name: str, host: str, port: int) -> Finding:
-    try:
-        with socket.create_server((host, port)):
-            return Finding(name, "ok", f"{host}:{port} is free")
-    except OSError as error:
-        return Finding(name, "fault", f"{host}:{port}: {error.strerror or error}")
-
-
-def _writable(name: str, path: Path) -> Finding:
-    there = path
-    while not there.exists():
-        there = there.parent
-    fine = os.access(there, os.W_OK) and (there == path or there.is_dir())
-    told = f"{path} can be written" if fine else f"{path}: {there} cannot be written"
-    return Finding(name, "ok" if fine else "fault", told)
-
-
-def _tried(name: str, attempt: Callable[[], object], told: str) -> Finding:
-    try:
-        attempt()
-    except StreamMetaError as fault:
-        return Finding(name, "fault", str(fault))
-    return Finding(name, "ok", told)
-
-
-def _source(source: Source, settings: RunConfig) -> Finding:
-    """Read a little of a source that can be read again; of others see whether somebody is there."""
-    from streammeta.sources.base import Forgets, Live
-
-    name = f"source {source.name}"
-    if isinstance(source, Forgets):
-        return _elsewhere(name, settings)
-    until = time.monotonic() + PATIENCE
-    try:
-        while True:
-            events, _ = source.read(source.start(), 1)
-            fault = source.status().fault if isinstance(source, Live) else ""
-            if events or fault or time.monotonic() > until or not isinstance(source, Live):
-                break
-            time.sleep(0.05)
-    except StreamMetaError as error:
-        return Finding(name, "fault", str(error))
-    if fault:
-        return Finding(name, "fault", fault)
-    return Finding(name, "ok", "has events" if events else "reached, nothing there yet")
-
-
-def _elsewhere(name: str, settings: RunConfig) -> Finding:
-    """A source that is told things once must not be read for a trial."""
-    section = settings.source
-    if section is None:
-        return Finding(name, "ok", "events come over HTTP when it runs")
-    given: dict[str, Any] = {**section.model_dump(), **(section.model_extra or {})}
-    if section.kind == "stdin":
-        return Finding(name, "ok", "reads stdin when it runs")
-    if section.kind == "http":
-        return _port(name, given.get("host") or "127.0.0.1", int(given.get("port") or 8787))
-    parts = urlsplit(
-        str(given.get("url") or f"mqtt://{given.get('host')}:{given.get('port') or 1883}")
-    )
-    host, port = parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
-    try:
-        socket.create_connection((host, port), timeout=PATIENCE).close()
-    except OSError as error:
-        return Finding(name, "fault", f"{host}:{port}: cannot be reached: {error}")
-    return Finding(name, "ok", f"{host}:{port} answers")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from time import monotonic
 
 from rich.console import Console
@@ -16,11 +17,20 @@ from streammeta.scores import Scores, scores_for
 REDRAW = 0.1  # seconds, on a terminal
 REPRINT = 5.0  # seconds, elsewhere
 SPEED_OVER = 3.0  # seconds over which rows/s is taken
-TAKEN_FOR_FALSE = 500  # rows after a fault in which an alarm is told as its detection
+TAKEN_FOR_FALSE = 500  # rows of a key after its fault in which an alarm is told as its detection
 
 
 class LiveView:
-    """Reads outputs, draws one line, and says above it what has just happened."""
+    """Reads outputs, draws one line, and says above it what has just happened.
+
+    Args:
+        console: where.
+        task: ``classification`` or ``regression``.
+        total: rows of the stream, where known.
+        announcements: what to say when a row passes.
+        faults: rows at which the world changes, for the key of the row; those that are announced
+            count, all of them by default.
+    """
 
     def __init__(
         self,
@@ -28,6 +38,7 @@ class LiveView:
         task: str,
         total: int | None = None,
         announcements: Mapping[int, str] | None = None,
+        faults: Collection[int] | None = None,
     ) -> None:
         self.scores: Scores = scores_for(task)
         self.drifts: list[int] = []
@@ -37,7 +48,8 @@ class LiveView:
         self._console = console
         self._total = total
         self._announcements = dict(announcements or {})
-        self._fault: int | None = None
+        self._faults = self._announcements.keys() & (faults or self._announcements)
+        self._since: dict[str, list[int]] = {}  # rows of a key from its last fault on
         self._drawn = 0.0
         self._seen: deque[tuple[float, int]] = deque([(monotonic(), 0)])
         self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -56,8 +68,8 @@ class LiveView:
         for output in outputs:
             if isinstance(output, Predicted):
                 self.rows = max(self.rows, output.row + 1)
+                self._follow(output)
                 if output.row in self._announcements:
-                    self._fault = output.row
                     self._say(output.row, self._announcements[output.row], "bold red")
             elif isinstance(output, DriftDetected):
                 self.drifts.append(output.row)
@@ -114,15 +126,20 @@ class LiveView:
     def _say(self, row: int, text: str, style: str) -> None:
         self._console.print(Text(f"row {row:>6,}: {text}", style=style))
 
+    def _follow(self, asked: Predicted) -> None:
+        if asked.row in self._faults:
+            self._since[asked.key] = [asked.row]
+        elif (rows := self._since.get(asked.key)) is not None and len(rows) <= TAKEN_FOR_FALSE + 1:
+            rows.append(asked.row)
+
     def _told(self, drift: DriftDetected) -> str:
-        text = f"drift detected by {drift.detector} on {drift.signal}"
+        of = f"{drift.key}: " if drift.key else ""
+        text = f"{of}drift detected by {drift.detector} on {drift.signal}"
         if drift.explanation is not None and drift.explanation.text():
             text += f": {drift.explanation.text()}"
-        if self._announcements and (
-            self._fault is None or drift.row - self._fault > TAKEN_FOR_FALSE
-        ):
-            return f"{text} (no fault before it: false alarm)"
-        if self._fault is None:
+        if not self._faults:
             return text
-        after = drift.row - self._fault
-        return f"{text} ({after} rows after the fault)"
+        after = bisect_right(self._since.get(drift.key, []), drift.row) - 1
+        if not 0 <= after <= TAKEN_FOR_FALSE:
+            return f"{text} (no fault before it: false alarm)"
+        return f"{text} ({after} {'of its ' if drift.key else ''}rows after the fault)"

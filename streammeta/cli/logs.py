@@ -54,7 +54,7 @@ def console() -> Console:
     if _form == "console":
         return err()
     lines: io.TextIOBase = _JsonLines()
-    return Console(file=lines, highlight=False, soft_wrap=True, color_system=None)  # type: ignore[arg-type]
+    return Console(file=lines, highlight=False, emoji=False, soft_wrap=True, color_system=None)  # type: ignore[arg-type]
 
 
 def fault(text: str, exception: str = "") -> None:

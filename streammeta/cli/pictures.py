@@ -16,7 +16,7 @@ from streammeta.charts import (
     rolling_mean,
     share_chart,
 )
-from streammeta.cli.console import number
+from streammeta.cli.console import DRIFT_HEAD, number
 from streammeta.live import Collector
 from streammeta.meta.insight import EXPLAINED, Insight
 from streammeta.report import Report
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from scenarios.bench import Done, Summary
+    from scenarios.bench import Done, FoundDrift, Summary
     from scenarios.prequential import Result
     from streammeta.events import DriftDetected, Output
     from streammeta.live import Snapshot
@@ -66,6 +66,7 @@ def evaluation_report(
     settings: Mapping[str, str],
     drifts: Sequence[tuple[int, int]] | None = None,
     series: Sequence[Series] = (),
+    found_drifts: Sequence[FoundDrift] = (),
     found: Snapshot | None = None,
 ) -> Report:
     """The page of one stream: scores, recovery, weights, alarms, what was learned, settings.
@@ -77,6 +78,7 @@ def evaluation_report(
         settings: what makes the run again, by name; ``command`` is shown to be copied.
         drifts: the true ones in rows of the stream, ``None`` where nobody knows them.
         series: for each result its losses with the drifts to align them at.
+        found_drifts: when the first model noticed each of them.
         found: what a ``Watcher`` has seen of the first model.
     """
     first = results[0]
@@ -94,6 +96,8 @@ def evaluation_report(
             ["expert", first.scores.main],
             [[n, number(v)] for n, v in ranked],
         )
+    if first.watches:
+        _true_drifts(page, found_drifts)
     _alarms(page, first)
     if found is not None:
         _adapting(page, found)
@@ -121,8 +125,7 @@ def _scores(
     main = first.scores.main
     page.heading("Score").picture(
         line_chart(
-            f"{main.replace('mae', 'mean absolute error').capitalize()} over the last "
-            f"{window:,} labels",
+            f"{main.replace('mae', 'mean absolute error').capitalize()}, last {window:,} labels",
             [_rolling(r, window) for r in results],
             x_label="row of the stream",
             y_label=NAMES.get(main, main),
@@ -258,7 +261,7 @@ def _adapting(page: Report, found: Snapshot) -> None:
     unit = "nats" if found.task == "classification" else "squared error, standardised"
     page.heading("Adapting, and learning to adapt").picture(
         change_chart(
-            "Adapting: loss on the support rows",
+            "Adapting: loss on support rows",
             found.before.rows,
             found.before.values,
             found.after.values,
@@ -273,7 +276,7 @@ def _adapting(page: Report, found: Snapshot) -> None:
     if found.meta:
         page.picture(
             line_chart(
-                "Learning to adapt: loss on later rows of a task",
+                "Learning to adapt: loss on query rows",
                 [Line(learner, *points) for learner, points in found.meta.items()],
                 x_label="row of the stream",
                 y_label=f"mean query loss ({unit})",
@@ -292,6 +295,16 @@ def _marks(alarms: Sequence[DriftDetected]) -> list[Mark]:
         Mark(a.row, a.explanation.text() if a.explanation is not None else f"on {a.signal}")
         for a in alarms
     ]
+
+
+def _true_drifts(page: Report, drifts: Sequence[FoundDrift]) -> None:
+    """Each with the alarm that found it."""
+    if not drifts:
+        return
+    rows = [drift.cells() for drift in drifts[:MOST_ALARMS]]
+    page.heading("True drifts").table(DRIFT_HEAD, rows, words=["what"])
+    if len(drifts) > MOST_ALARMS:
+        page.text(f"The first {MOST_ALARMS} of {len(drifts):,}.")
 
 
 def _alarms(page: Report, result: Result) -> None:
@@ -417,7 +430,7 @@ def _stream(
     alarms = [Mark(row, "") for row in shown[0].record.drifts]
     page.heading(f"{stream} over its rows").picture(
         line_chart(
-            f"{stream}: {first.main} over the last {window:,} labels, seed {seed}",
+            f"{stream}: {first.main}, last {window:,} labels, seed {seed}",
             [_line(d, window) for d in shown],
             x_label="row of the stream",
             y_label=NAMES.get(first.main, first.main),

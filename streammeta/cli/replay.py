@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from streammeta.cli.console import (
+    DRIFT_HEAD,
     alarm_table,
     err,
     model_names,
@@ -122,7 +123,7 @@ def _write_report(
     watch: Watcher,
     settings: Mapping[str, str],
 ) -> None:
-    from scenarios.bench import drift_report, loss_series
+    from scenarios.bench import drift_report, found_drifts, loss_series
     from streammeta.cli.pictures import evaluation_report
 
     found, judged = "", drift_report(outcomes[0])
@@ -142,6 +143,7 @@ def _write_report(
         settings=settings,
         drifts=card.drifts if known else None,
         series=[list(loss_series(outcome)) for outcome in outcomes] if card.drifts else (),
+        found_drifts=found_drifts(outcomes[0]),
         found=watch.found,
     ).save(path)
 
@@ -203,7 +205,7 @@ def _drift_fields(outcome: Outcome) -> dict[str, object]:
 
 def _print_drifts(outcome: Outcome) -> None:
     """Each true drift with the alarm that found it (the first twenty), then the sum."""
-    from scenarios.bench import MAX_DELAY, drift_report
+    from scenarios.bench import MAX_DELAY, drift_report, found_drifts
 
     found = drift_report(outcome)
     if found is None:
@@ -212,15 +214,10 @@ def _print_drifts(outcome: Outcome) -> None:
     drifts = outcome.card.drifts
     if len(drifts) <= 20:
         table = plain_table(f"drifts, {outcome.result.model}")
-        for name in ("true drift at row", "what", "first alarm", "rows later"):
+        for name in DRIFT_HEAD:
             table.add_column(name, justify="left" if name == "what" else "right")
-        for i, (start, end) in enumerate(drifts):
-            limit = min(end + MAX_DELAY, drifts[i + 1][0] - 1 if i + 1 < len(drifts) else 1 << 60)
-            alarm = next((a for a in outcome.result.drifts if start <= a <= limit), None)
-            what = "abrupt" if end == start else f"gradual, until {end:,}"
-            what = outcome.card.announcements.get(start, what)
-            shown = ["missed", ""] if alarm is None else [f"{alarm:,}", f"{alarm - start:,}"]
-            table.add_row(f"{start:,}", what, *shown)
+        for drift in found_drifts(outcome):
+            table.add_row(*drift.cells())
         out().print(table)
     delay = found["mean_delay"]
     out().print(

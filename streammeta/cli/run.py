@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from streammeta.cli.comparison import Comparison
     from streammeta.cli.live import LiveView
     from streammeta.cli.serving import Serving
-    from streammeta.config_file import RunConfig
+    from streammeta.config_file import RunConfig, SinkConfig
     from streammeta.engine import Engine
     from streammeta.events import Output
     from streammeta.metrics import Metrics, MetricsServer
     from streammeta.runtime import RunEnd, ShardHost
     from streammeta.serve.published import PublishedModel
+    from streammeta.sinks import Sink
     from streammeta.sources.base import SourceStatus
     from streammeta.store import LocalStore
 
@@ -97,7 +98,8 @@ def run(
     console = logs.console()
     _announce(console, config, settings, parts)
     if dry_run:
-        _tell_fault(console, parts)
+        parts.source.close()
+        _check(config, settings)
         console.print("dry run: everything checked, nothing started")
         return
     fresh = not resume if resume is not None else _fresh(settings)
@@ -132,7 +134,8 @@ def _attach(
 
     card = parts.card
     told = card.announcements if card else {}
-    view = LiveView(console, parts.model.task, card.rows if card else None, told)
+    faults = {start for start, _ in card.drifts} if card else None
+    view = LiveView(console, parts.model.task, card.rows if card else None, told, faults)
     metrics = _metrics(parts) if settings.metrics.enabled else None
     server = serving = None
     finished = False
@@ -140,7 +143,7 @@ def _attach(
         if metrics is not None:
             server = _serve(metrics, settings)
             console.print(f"metrics: http://{server.host}:{server.port}/metrics", markup=False)
-        serving = _serving(settings, parts, metrics)
+        serving = _serving(settings, parts, metrics, stop)
         host = _open(console, settings, parts, start, metrics, serving)
         if serving is not None:
             serving.start(host)
@@ -188,12 +191,14 @@ def _metrics(parts: Parts) -> Metrics:
     return metrics
 
 
-def _serving(settings: RunConfig, parts: Parts, metrics: Metrics | None) -> Serving | None:
+def _serving(
+    settings: RunConfig, parts: Parts, metrics: Metrics | None, stop: Callable[[], bool]
+) -> Serving | None:
     if settings.serve is None:
         return None
     from streammeta.cli.serving import Serving
 
-    return Serving(settings.serve, parts, metrics)
+    return Serving(settings.serve, parts, metrics, stop)
 
 
 def _open(
@@ -345,19 +350,36 @@ def _announce(console: Console, path: Path, settings: RunConfig, parts: Parts) -
         console.print(f"  {parts.card.description}", markup=False)
     learns = f"{model.learner}, {model.inner_steps} inner steps, device {model.device}"
     console.print(f"model: {learns}, chunk {model.chunk}, seed {model.seed}; pace {settings.pace}")
-    for sink in settings.sinks:
-        console.print(f"{sink.kind}: {sink.path or 'stdout'}", markup=False)
+    for section, sink in zip(settings.sinks, parts.sinks, strict=True):
+        console.print(f"{section.kind}: {_place(section, sink)}", markup=False)
     if settings.checkpoint is not None:
         told = f"{settings.checkpoint.folder}, every {settings.checkpoint.every_events:,} events"
         console.print(f"checkpoints: {told}", markup=False)
 
 
-def _tell_fault(console: Console, parts: Parts) -> None:
-    """What keeps a live source from being read as things are: a run would wait for it."""
-    from streammeta.sources.base import Live
+def _place(section: SinkConfig, sink: Sink) -> str:
+    """Where a sink writes to; its name, where that says it as well: never an address with a
+    password."""
+    given = section.model_extra or {}
+    named = (given[name] for name in ("subject", "topic", "stream") if given.get(name))
+    return section.path or next(named, sink.name)
 
-    if isinstance(parts.source, Live) and parts.source.status().fault:
-        console.print(parts.source.status().fault, markup=False)
+
+def _check(path: Path, settings: RunConfig) -> None:
+    """Try every source and sink as things are.
+
+    Raises:
+        SourceError, SinkError: one cannot be reached; a run would wait for it, or fail.
+    """
+    from streammeta.cli.reaching import reached
+    from streammeta.errors import SinkError, SourceError
+
+    faults = [one for one in reached(path, settings) if one.outcome == "fault"]
+    if not faults:
+        return
+    told = "; ".join(f"{one.name}: {one.told}" for one in faults)
+    kind = SinkError if all(one.name.startswith("sink") for one in faults) else SourceError
+    raise kind(f"dry run: {told}; streammeta doctor {path} says what else there is to see to")
 
 
 def _close(console: Console, view: LiveView, end: RunEnd, seconds: float, parts: Parts) -> None:

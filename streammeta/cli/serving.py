@@ -28,13 +28,22 @@ if TYPE_CHECKING:
 class Serving:
     """Everything but ``start`` and ``close`` is called in the model's thread.
 
-    ``make`` is what the host builds its model with, and ``outlet`` one of its sinks.
+    ``make`` is what the host builds its model with, and ``outlet`` one of its sinks. ``stopping``
+    says whether the run has been told to end.
     """
 
-    def __init__(self, options: ServeConfig, parts: Parts, metrics: Metrics | None) -> None:
+    def __init__(
+        self,
+        options: ServeConfig,
+        parts: Parts,
+        metrics: Metrics | None,
+        stopping: Callable[[], bool],
+    ) -> None:
         self.outlet = Outlet(parts.model.task, options.streams)
         inlet = None if parts.inlet is None else Inlet(parts.inlet, options.waiting)
-        self.api = Api(options, Published(), self.outlet, inlet=inlet, metrics=metrics)
+        self.api = Api(
+            options, Published(), self.outlet, inlet=inlet, metrics=metrics, stopping=stopping
+        )
         self._parts, self._config = parts, parts.model
         self._model: PublishedModel | None = None
         self._host: ShardHost | None = None

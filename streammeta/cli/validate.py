@@ -39,13 +39,14 @@ def validate(
 
     streammeta run CONFIG --dry-run opens it, too.
     """
-    from streammeta.cli.assembly import build_sinks
+    from streammeta.cli.assembly import build_sinks, check_sources
     from streammeta.cli.run import planned_comparison
     from streammeta.config_file import load_config
 
     effective = load_config(config, sets=sets)
     settings = effective.config
     build_sinks(config, settings.sinks)
+    check_sources(config, settings)
     _try_model(config, settings.model)
     planned_comparison(config, settings)
     rows = list(effective.rows())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from streammeta.dashboards.alerts import rules_file
 from streammeta.dashboards.grafana import dashboard
-from streammeta.errors import UsageError
+from streammeta.errors import SinkError, UsageError
 
 PROCESSOR, PROMETHEUS = "processor:9108", "http://prometheus:9090"  # as the compose file has them
 EVERY = "5s"  # between two scrapes
@@ -187,7 +187,8 @@ def export(
     are yours to change.
 
     Raises:
-        UsageError: as ``files``, or the folder cannot be written.
+        UsageError: as ``files``.
+        SinkError: the folder cannot be written.
     """
     written = []
     dockerfile = str((folder / "Dockerfile").resolve())
@@ -199,6 +200,6 @@ def export(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text.replace("DOCKERFILE_HERE", dockerfile), encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+            raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
         written.append(path)
     return written

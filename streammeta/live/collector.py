@@ -24,7 +24,7 @@ from streammeta.events import (
     Scored,
 )
 from streammeta.live.curve import Curve, Points
-from streammeta.scores import WINDOW, LastLabels
+from streammeta.scores import FROZEN_EVERY, WINDOW, LastLabels
 
 MODEL, NO_CHANGE, FROZEN = "model", "no change", "frozen before the last drift"  # names of curves
 SAMPLE = 16  # rows between two looks at the weights
@@ -123,12 +123,16 @@ class Snapshot(NamedTuple):
 
 
 class _Rolling:
-    """The mean loss over the last labels: now, over the newest rows, and coarsely over all."""
+    """The mean loss over the last labels: now, over the newest rows, and coarsely over all.
 
-    def __init__(self, window: int) -> None:
+    Of ``window`` labels one in ``every`` has a loss; the mean is over those.
+    """
+
+    def __init__(self, window: int, every: int = 1) -> None:
         self.curve = Curve(most=400)
         self._recent: deque[float] = deque()
-        self._window = window
+        self._window, self._room = window, max(window // every, 1)
+        self._step, self._fewest = max(EVERY // every, 1), FEWEST // every
         self._sum = 0.0
         self._n = 0
         self._newest: deque[tuple[int, float]] = deque(maxlen=NEWEST)
@@ -136,13 +140,13 @@ class _Rolling:
     def add(self, row: int, loss: float) -> None:
         self._recent.append(loss)
         self._sum += loss
-        if len(self._recent) > self._window:
+        if len(self._recent) > self._room:
             self._sum -= self._recent.popleft()
         self._n += 1
-        if self._n % self._window == 0:
+        if self._n % self._room == 0:
             self._sum = sum(self._recent)  # keeps rounding from adding up
         self.curve.add(row, loss)
-        if self._n % EVERY == 0 and self._n >= FEWEST:
+        if self._n % self._step == 0 and self._n >= self._fewest:
             self._newest.append((row, self.mean))
 
     @property
@@ -293,9 +297,8 @@ class Collector:
         truth, repeated = output.truth, self._known.pop(output.id, None)
         self._losses[MODEL].add(output.row, output.loss)
         if output.frozen_loss is not None:
-            self._losses.setdefault(FROZEN, _Rolling(self._window)).add(
-                output.row, output.frozen_loss
-            )
+            frozen = self._losses.setdefault(FROZEN, _Rolling(self._window, FROZEN_EVERY))
+            frozen.add(output.row, output.frozen_loss)
         if repeated is not None:
             good = self._task == "classification"
             wrong = float(truth != repeated) if good else abs(float(truth) - float(repeated))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 BEAT = 15.0  # seconds of silence after which a comment keeps the connection open
 RETRY = 1000  # milliseconds after which a browser connects again
 MOST_FAMILIES = 8  # drawn by themselves
+MARGIN = 0.02  # of the rows, beside them
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: "
     "blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -137,7 +138,7 @@ def drawn(points: Points) -> bool:
 
 
 def _charts(now: Snapshot, groups: Sequence[Sequence[str]]) -> dict[str, Figure]:
-    """By the name of their place in the page."""
+    """By the name of their place in the page; all show the same rows."""
     row, made = "row of the stream", {}
     unit = "nats" if now.task == "classification" else "squared error, standardised"
     alarms = [Mark(drift.row, drift.text) for drift in now.drifts]
@@ -145,12 +146,13 @@ def _charts(now: Snapshot, groups: Sequence[Sequence[str]]) -> dict[str, Figure]
     if lines:
         title = "Accuracy" if now.higher_is_better else "Mean absolute error"
         made["score"] = line_chart(
-            f"{title} over the last {now.window:,} labels",
+            f"{title}, last {now.window:,} labels",
             lines,
             x_label=row,
             y_label="share right" if now.higher_is_better else "units of the target",
             alarms=alarms,
         )
+        _span(made["score"], now.rows, lines[0].y[-1])
     if len(now.weight_rows) > 1:
         made["weights"] = share_chart(
             "Weights of the families of experts",
@@ -160,25 +162,38 @@ def _charts(now: Snapshot, groups: Sequence[Sequence[str]]) -> dict[str, Figure]
             y_label="share of the mixture",
             alarms=alarms,
         )
+        _span(made["weights"], now.rows, 0.5)
     if now.before.rows:
         made["adapting"] = change_chart(
-            "Adapting: loss on the support rows",
+            "Adapting: loss on support rows",
             now.before.rows,
             now.before.values,
             now.after.values,
             x_label=row,
             y_label=unit,
         )
+        _span(made["adapting"], now.rows, now.after.values[-1])
     learners = [Line(name, *points) for name, points in now.meta.items() if drawn(points)]
     if learners:
         made["learning"] = line_chart(
-            "Learning to adapt: loss on later rows of a task",
+            "Learning to adapt: loss on query rows",
             learners,
             x_label=row,
             y_label=unit,
             alarms=None,
         )
+        _span(made["learning"], now.rows, learners[0].y[-1])
     return made
+
+
+def _span(chart: Figure, rows: int, y: float) -> None:
+    """All rows so far as a line that nobody sees: whatever a chart has points of, a row stands at
+    the same place in each. ``y`` is a value that the chart shows anyway."""
+    from bokeh.models import ColumnDataSource
+
+    source = ColumnDataSource({"x": [0, rows], "y": [y, y]}, name="span")
+    chart.line("x", "y", source=source, line_alpha=0.0)
+    chart.x_range.range_padding = MARGIN  # type: ignore[attr-defined]
 
 
 def _sums(columns: Sequence[Sequence[float]]) -> list[float]:

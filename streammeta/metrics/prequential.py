@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from streammeta.events import DriftDetected, Label, Output, Predicted, Scored
+from streammeta.scores import FROZEN_EVERY
 
 ROLLING = 1000  # scored predictions in the rolling window
-FROZEN_EVERY = 4  # the frozen baseline is asked for so many rows less often
 # A recovery, as `streammeta bench` judges it: the loss of BEFORE rows is the level, that of WINDOW
 # rows must be back there; LEAST say something.
 BEFORE, WINDOW, LEAST = 200, 50, 20

@@ -65,7 +65,8 @@ class Api:
     """What the routes have to do with: made by whoever runs the model.
 
     ``sampled`` is what the model's thread said of itself last; it is replaced, never changed.
-    ``inlet`` is there where events may come, ``metrics`` where the run has them.
+    ``inlet`` is there where events may come, ``metrics`` where the run has them. ``stopping`` says,
+    from any thread, whether the run has been told to end.
     """
 
     options: ServeConfig
@@ -76,6 +77,7 @@ class Api:
     metrics: Exposed | None = None
     sampled: dict[str, Any] = field(default_factory=dict)
     begun: float = field(default_factory=time)
+    stopping: Callable[[], bool] = lambda: False
 
     def status(self) -> dict[str, Any]:
         """What ``/v1/status`` tells."""
@@ -110,7 +112,7 @@ def make_app(api: Api, more: Sequence[BaseRoute] = ()) -> Starlette:
         "/openapi.json": lambda request: answer(200, description(__version__)),
         "/metrics": lambda request: metrics(api, request),
         "/livez": lambda request: PlainTextResponse("ok\n"),
-        "/readyz": lambda request: PlainTextResponse("ready\n"),
+        "/readyz": lambda request: ready(api),
     }
     routes = [Route(path, _posted(take), methods=["POST"]) for path, take in posts.items()]
     routes += [Route(path, _asked(take), methods=["GET"]) for path, take in gets.items()]
@@ -251,6 +253,14 @@ async def _sent(reader: Reader, seconds: float) -> AsyncIterator[str]:
             )
             or ": nothing new\n\n"
         )
+
+
+def ready(api: Api) -> Response:
+    """Whether to send requests here: not while the run drains. Nobody asks before there is a model:
+    the server starts after that."""
+    if api.stopping():
+        return refusal(503, "the run has been told to end")
+    return PlainTextResponse("ready\n")
 
 
 def metrics(api: Api, request: Request) -> Response:

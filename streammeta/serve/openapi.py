@@ -226,7 +226,14 @@ def _shown_paths() -> dict[str, Any]:
         },
         "/metrics": {"get": _get("metrics", "For Prometheus.", text, missing=True)},
         "/livez": {"get": _get("live", "The process answers; needs no token.", text)},
-        "/readyz": {"get": _get("ready", "A model is open; needs no token.", text)},
+        "/readyz": {
+            "get": _get(
+                "ready",
+                "A model is open, and the run has not been told to end; needs no token.",
+                text,
+                draining=True,
+            )
+        },
     }
 
 
@@ -254,6 +261,7 @@ def _get(
     asked: dict[str, tuple[Schema, str]] | None = None,
     *,
     missing: bool = False,
+    draining: bool = False,
 ) -> dict[str, Any]:
     parameters = [
         {"name": n, "in": "query", "required": False, "schema": schema, "description": what}
@@ -263,6 +271,7 @@ def _get(
     done = {"description": "here it is", "content": found} if plain else _json("here it is", found)
     faults = GUARDED | ({422: "a parameter cannot be used"} if asked else {})
     faults |= {404: "metrics are switched off"} if missing else {}
+    faults |= {503: "the run has been told to end"} if draining else {}
     return {
         "operationId": name,
         "summary": told,

@@ -93,7 +93,8 @@ function tables(now) {
       one.text]));
   if (driftsTold !== null && now.n_drifts > driftsTold) {
     const newest = now.drifts[now.drifts.length - 1];
-    by("news").textContent = `Drift at row ${whole.format(newest.row)}: ${newest.text}`;
+    const of = newest.key === "" ? "" : ` of ${newest.key}`;
+    by("news").textContent = `Drift${of} at row ${whole.format(newest.row)}: ${newest.text}`;
     by("news").classList.remove("fresh");
     requestAnimationFrame(() => by("news").classList.add("fresh"));
   }
@@ -142,6 +143,10 @@ const fill = (chart, name, data) => {
   if (chart in docs) docs[chart].get_model_by_name(name).data = data;
 };
 
+// All charts show the same rows; see _span in page.py.
+const span = (chart, now, y) => fill(chart, "span", {x: [0, now.rows], y: [y, y]});
+const last = (points) => points.values[points.values.length - 1];
+
 function curves(now) {
   for (const name of plan.curves) {
     const points = now.curves[name] || {rows: [], values: []};
@@ -149,6 +154,10 @@ function curves(now) {
   }
   const alarms = {x: now.drifts.map((one) => one.row), text: now.drifts.map((one) => one.text)};
   fill("score", "alarms", alarms);
+  if (plan.curves.length) span("score", now, last(now.curves[plan.curves[0]]));
+  span("weights", now, 0.5);
+  if (now.after.values.length) span("adapting", now, last(now.after));
+  if (plan.learners.length) span("learning", now, last(now.meta[plan.learners[0]]));
   fill("weights", "alarms:shares", alarms);
   const shares = {x: now.weight_rows};
   plan.groups.forEach((group, i) => {
