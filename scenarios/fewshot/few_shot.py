@@ -67,21 +67,21 @@ class Recipe:
 
 
 _STEPS = {"inner_lr": 0.02, "steps": 10}
-_RULE = Recipe("", 100, 3e-3, _STEPS, tasks=4, frozen=True)
+_RULE = Recipe("", 100, 1e-3, _STEPS, tasks=4, frozen=True)
 RECIPES: Mapping[str, Recipe] = {
     "maml": Recipe("maml", 150, 3e-4, _STEPS),
     "fomaml": Recipe("fomaml", 150, 3e-4, _STEPS),
     "anil": Recipe("anil", 150, 3e-4, _STEPS),
     "meta_sgd": Recipe("meta_sgd", 150, 3e-4, _STEPS),
     "reptile": Recipe("reptile", 150, 1e-4, _STEPS),
-    "cavia": Recipe("cavia", 300, 1e-3, {"inner_lr": 1.0, "steps": 3, "context": 100}),
-    "r2d2": Recipe("r2d2", 400, 3e-4),
-    "pcoc": Recipe("pcoc", 400, 3e-4),
+    "cavia": Recipe("cavia", 800, 3e-3, {"inner_lr": 3.0, "steps": 3, "context": 100}),
+    "r2d2": Recipe("r2d2", 800, 3e-4),
+    "pcoc": Recipe("pcoc", 600, 3e-4, tasks=4, way=10),
     "prototypical": Recipe("prototypical", 600, 3e-4, tasks=2, way=20),
     "matching": Recipe("matching", 800, 3e-4, tasks=2, way=20),
     "matching_context": Recipe("matching_context", 100, 3e-4, tasks=4),
     "in_context": Recipe("in_context", 600, 3e-4, tasks=4, way=10),
-    "in_context_gru": Recipe("in_context", 1_500, 1e-3, {"attends": False}),
+    "in_context_gru": Recipe("in_context", 1_000, 1e-3, {"attends": False}),
     "meta_lstm": replace(_RULE, learner="meta_lstm"),
     "learned_optimiser": replace(_RULE, learner="learned_optimiser"),
 }
