@@ -119,6 +119,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "the nearest mean of a class; classes",
         ),
         "matching": ("streammeta.meta.matching:Matching", "attention over the rows of the support"),
+        "matching_context": (
+            "streammeta.meta.matching:matching_context",
+            "the same with full context embeddings",
+        ),
         "in_context": (
             "streammeta.meta.in_context:InContext",
             "a recurrent net reads rows and labels; no step is taken",

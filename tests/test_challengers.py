@@ -37,6 +37,7 @@ COMPILED = {
     "pcoc": type(None),
     "prototypical": type(None),
     "matching": type(None),
+    "matching_context": type(None),
     "in_context": type(None),
     "meta_lstm": type(None),
     "learned_optimiser": type(None),

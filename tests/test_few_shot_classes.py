@@ -14,8 +14,15 @@ from scenarios.bench import Book, Job, compare, finish, run_job
 from scenarios.bench.jobs import cards, unfit
 from scenarios.fewshot import class_data
 from scenarios.fewshot.class_data import DATA, digits, episodes, new_digits, yeast
-from scenarios.fewshot.few_shot import BASELINES, FEW_SHOT, RECIPES, near_identity, network
-from scenarios.suites.few_shot import BARRED, RIGHT, SUITE
+from scenarios.fewshot.few_shot import (
+    BASELINES,
+    FEW_SHOT,
+    RECIPES,
+    calibration_error,
+    near_identity,
+    network,
+)
+from scenarios.suites.few_shot import BARRED, BEFORE, RIGHT, SUITE
 from streammeta.errors import SourceError, UsageError
 from streammeta.registry import components
 
@@ -95,6 +102,32 @@ def test_an_episode_has_so_many_rows_of_each_class_and_none_twice() -> None:
         assert len(drawn.unique()) == len(drawn)
 
 
+def test_the_place_of_a_row_says_nothing_of_its_class() -> None:
+    classes = [np.full((20, 2), k, np.float32) for k in range(7)]
+    batch = episodes(classes, 5, 1, 3)(np.random.default_rng(0), 1_000)
+    for y, rows in ((batch.support_y, 1), (batch.query_y, 3)):
+        assert (torch.sort(y, 1)[0] == torch.arange(5.0).repeat_interleave(rows)).all()
+        at_each_place = torch.nn.functional.one_hot(y.long(), 5).double().mean(0)
+        assert (at_each_place - 0.2).abs().max() < 0.06
+    repeated = (batch.query_y[:, 1:] == batch.query_y[:, :-1]).double().mean()
+    assert float(repeated) == pytest.approx(2 / 14, abs=0.01), "of 14 others 2 are of its class"
+
+
+def test_a_blended_class_lies_at_one_place_between_two() -> None:
+    classes = [np.eye(6, dtype=np.float32)[k].repeat(12).reshape(6, 12).T for k in range(6)]
+    batch = episodes(classes, 3, 1, 4, blended=0.5)(np.random.default_rng(0), 400)
+    assert torch.allclose(batch.query_x.sum(-1), torch.ones(400, 12))
+    lone = 0
+    for task in range(400):
+        for x, y in zip(batch.support_x[task], batch.support_y[task], strict=True):
+            mine = batch.query_x[task][batch.query_y[task] == y]
+            assert torch.allclose(mine, x.expand_as(mine))
+            assert int((x > 0).sum()) <= 2
+            assert float(x.max()) >= 0.5
+            lone += int((x > 0).sum() == 1)
+    assert lone / 1_200 == pytest.approx(0.5 + 0.5 / 6, abs=0.05), "or twice the same"
+
+
 def test_without_scikit_learn_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
@@ -125,7 +158,10 @@ def test_every_learner_that_classifies_is_in_the_suite() -> None:
     suite_has = {RECIPES[model].learner for model in SUITE.models if model in RECIPES}
     classify = {name for name in components("learners") if "classification" in tasks_of(name)}
     assert suite_has == classify - {"fine_tuning"}
-    assert set(SUITE.models) == {*BASELINES, *RECIPES}
+    assert set(SUITE.models) == {*BASELINES, *RECIPES, *BEFORE}
+    asked = {(j.stream, j.model) for j in SUITE.jobs(seeds=1)}
+    assert all((stream, model) in asked for stream in BARRED for model in BEFORE)
+    assert ("yeast@5x5", BEFORE[0]) not in asked
 
 
 def test_the_same_seed_gives_the_same_answers_and_all_models_have_the_same_tasks() -> None:
@@ -137,12 +173,16 @@ def test_the_same_seed_gives_the_same_answers_and_all_models_have_the_same_tasks
 
 
 def test_every_model_does_the_protocol_and_the_table_pairs_it() -> None:
-    models = ("nearest", "scratch", "pretrained", "prototypical", "meta_lstm")
+    models = ("nearest", "scratch", "pretrained", "fine_tuned", "prototypical", "meta_lstm")
     done = [finish(run_job(job(model, rows=4)), SUITE, "") for model in models]
     book = Book([kept.record for kept in done], compare(done))
     (table,) = SUITE.summarise(book) if SUITE.summarise else []
     assert [row[0] for row in table.rows] == list(models)
     assert table.rows[0][table.head.index("minus nearest")] == "-"
+    for name, most in (("NLL", 20.0), ("ECE", 1.0)):
+        column = [row[table.head.index(name)] for row in table.rows]
+        assert column[0] == "-", "the nearest neighbour tells no probabilities"
+        assert all(0 < float(told) < most for told in column[1:])
     for kept in done:
         right = kept.record.extra[RIGHT]
         assert sum(right) / (4 * 75) == pytest.approx(kept.record.score, abs=1e-5)
@@ -160,6 +200,33 @@ def test_a_learner_has_to_be_above_both_with_all_of_its_interval() -> None:
     done[2].record.extra[RIGHT] = [64, 66, 68, 70]
     (gate,) = SUITE.gates(Book([kept.record for kept in done], []))
     assert gate.ok
+
+
+def test_meta_training_has_to_add_something_on_the_same_episodes() -> None:
+    done = [finish(run_job(job(m, rows=4)), SUITE, "") for m in ("r2d2", "r2d2@0")]
+    assert [kept.record.rows for kept in done] == [4, 4]
+    assert SUITE.gates is not None
+    for right, ok in (([54, 57, 60, 64], True), ([50, 60, 58, 64], False)):
+        done[0].record.extra[RIGHT], done[1].record.extra[RIGHT] = right, [52, 56, 58, 61]
+        (gate,) = SUITE.gates(Book([kept.record for kept in done], []))
+        assert "r2d2: meta-training adds" in gate.text
+        assert gate.ok is ok
+    assert not SUITE.gates(Book([done[0].record], [])), "what did not run is not claimed"
+
+
+def test_without_meta_training_no_step_is_taken() -> None:
+    trained, before = (run_job(job(model)).result for model in ("prototypical", "prototypical@0"))
+    assert trained.events > 0 == before.events
+    assert trained.metric["nll"] != before.metric["nll"]
+
+
+def test_calibration_is_how_far_confidence_lies_from_accuracy() -> None:
+    sure = torch.tensor([0.9, 0.9, 0.9, 0.9, 0.6, 0.6]).double()
+    told = torch.stack([sure, 1.0 - sure], -1).log()
+    right = torch.tensor([True, True, True, False, False, True])
+    wanted = 4 / 6 * abs(0.9 - 3 / 4) + 2 / 6 * abs(0.6 - 1 / 2)
+    assert calibration_error(told, right) == pytest.approx(wanted)
+    assert calibration_error(told[:2], right[:2]) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(

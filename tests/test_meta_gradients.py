@@ -18,6 +18,7 @@ from torch import Tensor
 
 from streammeta.errors import UsageError
 from streammeta.meta.gradient_based import GradientLearner, Outer, Slopes
+from streammeta.meta.in_context import CODE, codes
 from streammeta.meta.learner import Batch, State
 from streammeta.meta.loss import Task, losses, masked_mean
 from streammeta.meta.net import Net
@@ -185,6 +186,8 @@ def through_the_attention(learner: GradientLearner, state: State, one: Plain) ->
     net: Any = learner.net
     h, asked = (net.features(state.theta, rows) for rows in (x, one.query[0]))
     own = net.apply(state.theta, one.query[0])
+    if learner.__class__.__name__ == "Matching" and learner.context:  # type: ignore[attr-defined]
+        h, asked = in_context_of_each_other(state.extra[2:], h, asked)
     like = torch.cosine_similarity(asked[:, None], h[None], -1)
     votes = (state.extra[0].exp() * like).exp()
     if learner.task == "regression":
@@ -195,12 +198,28 @@ def through_the_attention(learner: GradientLearner, state: State, one: Plain) ->
     return modulated(learner, one, torch.stack(scores, 1))
 
 
+def in_context_of_each_other(readers: Tensor, h: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+    """Full context embeddings, one reading of the support, with torch's own cells."""
+    width = h.shape[1]
+    sizes = [(2 * width + 1) * 4 * width] * 2 + [(3 * width + 1) * 4 * width]
+    forwards, backwards, asking = torch.split(readers, sizes)
+    read = list(h)
+    for flat, order in ((forwards, range(len(h))), (backwards, range(len(h) - 1, -1, -1))):
+        memory = h.new_zeros(2, 1, width)
+        for i in order:
+            memory = torch.stack(torch_cell(flat, h[i : i + 1], memory, width))
+            read[i] = read[i] + memory[0, 0]
+    rows = torch.stack(read)
+    found = (asked @ rows.T).softmax(1) @ rows
+    memory = torch.stack([asked, torch.zeros_like(asked)])
+    return rows, torch_cell(asking, torch.cat([asked, found], 1), memory, width)[0] + asked
+
+
 def through_the_reading(learner: GradientLearner, state: State, one: Plain) -> Tensor:
     """In-context learning: row by row, with torch's own cell; each is predicted, then read."""
     net, units = learner.net, learner.units  # type: ignore[attr-defined]
     layers, theta = net.layers(), state.theta  # type: ignore[attr-defined]
-    last = theta[layers[-1].start : layers[-1].bias].view(layers[-1].n_in, layers[-1].n_out)
-    wide = 4 + layers[-1].n_in + (1 if learner.task == "regression" else layers[-1].n_in)
+    wide = 4 + layers[-1].n_in + (1 if learner.task == "regression" else CODE)
     cut = (wide + units + 1) * 3 * units
     into, back, bias = torch.split(state.extra[1 : 1 + cut], [wide * 3 * units, 3 * units**2,
                                                              3 * units])  # fmt: skip
@@ -210,23 +229,28 @@ def through_the_reading(learner: GradientLearner, state: State, one: Plain) -> T
         "bias_ih": bias, "bias_hh": torch.zeros_like(bias),
     }  # fmt: skip
     cell = torch.nn.GRUCell(wide, units, dtype=theta.dtype)
+    words = state.extra[1 + cut :][: units * sum(WIDTHS)].view(units, -1)
     h, error, read, told = theta.new_zeros(units), theta.new_zeros(layers[-1].n_out), 0, []
+    keys: list[tuple[int, Tensor]] = []
     for x, y, mask in zip(*(torch.cat(p) for p in zip(one.support, one.query, strict=True)),
                           strict=True):  # fmt: skip
         if mask == 0:
             continue
         fast, place = theta.clone(), 0
-        said = h @ state.extra[1 + cut :].view(units, -1)
+        said = h @ words
         for layer in layers[:-1]:
             fast[layer.bias : layer.end] += said[place : place + layer.n_out]
             place += layer.n_out
         fast[layers[-1].bias :] += error / (read + state.extra[0].exp())
+        if keys:
+            fast[layers[-1].start : layers[-1].bias] += recalled(keys, state.extra)
         told.append(losses(net.apply(fast, x[None]), y[None], one.kind)[0])
         guess, seen = net.apply(theta, x[None])[0], net.features(theta, x[None])[0]  # type: ignore[attr-defined]
         if learner.task == "regression":
             label, error = y[None], error + y - guess
         else:
-            label, more = last[:, int(y)], torch.zeros_like(error)
+            keys.append((int(y), seen / seen.norm()))
+            label, more = codes(CLASSES + 2)[int(y)], torch.zeros_like(error)
             more[:CLASSES] = torch.eye(CLASSES, dtype=x.dtype)[int(y)] - guess[:CLASSES].softmax(0)
             error = error + more
         inputs = torch.cat([x, seen, label])[None]
@@ -236,6 +260,17 @@ def through_the_reading(learner: GradientLearner, state: State, one: Plain) -> T
     if learner.outer.modulation is not None:
         total = (1.0 - torch.exp(-learner.outer.modulation * total)) * total
     return total
+
+
+def recalled(keys: list[tuple[int, Tensor]], extra: Tensor) -> Tensor:
+    """The sum of each class's keys less the mean of all, over its rows and the pseudo-rows."""
+    mean = torch.stack([key for _, key in keys]).mean(0)
+    head = torch.stack([torch.zeros_like(mean)] * (CLASSES + 2), 1)
+    for k in {k for k, _ in keys}:
+        mine = torch.stack([key for of, key in keys if of == k])
+        column = extra[-1].exp() * (mine - mean).sum(0) / (len(mine) + extra[0].exp())
+        head = head + column[:, None] * (torch.arange(CLASSES + 2) == k)
+    return head.flatten()
 
 
 def modulated(learner: GradientLearner, one: Plain, outputs: Tensor) -> Tensor:
@@ -262,7 +297,8 @@ def through_the_clouds(learner: GradientLearner, state: State, one: Plain) -> Te
     for label in range(CLASSES):
         mine = h[(y == label) & (mask > 0)]
         mean = (pseudo * prior[:, label] + mine.sum(0)) / (pseudo + len(mine))
-        cloud = torch.distributions.Normal(mean, variance.sqrt()).log_prob(q).sum(1)
+        spread = variance + variance / (pseudo + len(mine))  # of a row, and of the mean itself
+        cloud = torch.distributions.Normal(mean, spread.sqrt()).log_prob(q).sum(1)
         joint.append(cloud + (state.extra[-1].exp() * share[label] + len(mine)).log())
     told = -torch.log_softmax(torch.stack(joint, 1), 1)
     total = masked_mean(told.gather(1, wanted.long().unsqueeze(1)).squeeze(1), counts)
@@ -341,6 +377,7 @@ EXACT: dict[str, Callable[[GradientLearner, State, Plain], Tensor]] = {
     "pcoc": through_the_clouds,
     "prototypical": through_the_means,
     "matching": through_the_attention,
+    "matching_context": through_the_attention,
     "in_context": through_the_reading,
 }
 RULES = ("meta_lstm", "learned_optimiser")

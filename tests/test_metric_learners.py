@@ -20,6 +20,7 @@ from streammeta.meta.gradient_based import Outer
 from streammeta.meta.learner import Batch, State
 from streammeta.meta.matching import Matching
 from streammeta.meta.net import Net
+from streammeta.meta.pcoc import Pcoc
 from streammeta.meta.prototypical import Prototypical
 
 WAY = 3
@@ -204,10 +205,49 @@ def test_what_is_about_inner_steps_is_refused() -> None:
         Matching(NET, "classification", context=-1)
 
 
+# -- pcoc ----------------------------------------------------------------------------------------
+
+
+def test_pcoc_answers_with_the_density_of_a_row_given_those_of_its_class() -> None:
+    """By the rule of conditioning alone: rows of a class are jointly normal, because they share a
+    mean that nobody knows; no posterior is written down."""
+    learner = Pcoc(NET, "classification")
+    state = learner.init(torch.from_numpy(np.random.default_rng(2).normal(size=NET.n_params)))
+    state = state._replace(extra=state.extra + 0.3 * torch.linspace(-1, 1, len(state.extra)))
+    batch = episode([0, 1, 1, 0, 1])
+    prior = learner.clouds(state, WAY)
+    h, asked = (NET.features(state.theta, x[0]) for x in (batch.support_x, batch.query_x))
+    joint = []
+    for k in range(WAY):
+        rows = h[batch.support_y[0] == k]
+        told = torch.zeros(len(asked), dtype=torch.float64)
+        for j in range(h.shape[1]):
+            n = len(rows) + 1
+            shared = torch.full((n, n), float(1.0 / prior.pseudo[j]), dtype=torch.float64)
+            cover = prior.variance[j] * (torch.eye(n, dtype=torch.float64) + shared)
+            normal = torch.distributions.MultivariateNormal
+            mean = prior.mean[k, j].expand(n)
+            both = torch.stack([torch.cat([rows[:, j], q[None]]) for q in asked[:, j]])
+            told += normal(mean, cover).log_prob(both)
+            if len(rows):
+                told -= normal(mean[1:], cover[1:, 1:]).log_prob(rows[:, j])
+        joint.append(told + (prior.log_labels[k].exp() + len(rows)).log())
+    wanted = torch.stack(joint, -1).log_softmax(-1)
+    said = learner.answer(state, batch, WAY)[0]
+    torch.testing.assert_close(said[:, :WAY].log_softmax(-1), wanted, rtol=0, atol=1e-9)
+    assert (said[:, WAY:] == -math.inf).all(), "no class that is not asked about"
+    judged = learner.judged(state.theta[None], state.extra[None], batch, WAY)
+    of_each = wanted.gather(1, batch.query_y[0].long().unsqueeze(1))
+    assert float(judged) == pytest.approx(-float(of_each.mean()), abs=1e-9)
+    fast, _ = learner.adapt(state, *batch[:3], WAY)
+    plain = NET.apply(fast, batch.query_x)[0, :, :WAY].log_softmax(-1)
+    assert not torch.allclose(plain, wanted, atol=1e-3), "the means are not known exactly"
+
+
 # -- in a stream ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["prototypical", "matching"])
+@pytest.mark.parametrize("name", ["prototypical", "matching", "matching_context"])
 def test_as_a_partner_it_sends_challengers_and_learns_to(name: str) -> None:
     engine = Engine(ModelConfig(task="classification", partner=name, hidden=(8,), meta_every=4))
     rng = np.random.default_rng(0)

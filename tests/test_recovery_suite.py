@@ -117,7 +117,13 @@ def test_gates_are_about_related_tasks_and_say_what_was_measured() -> None:
 
 def test_every_learner_and_every_recipe_has_its_row() -> None:
     named = {model.partition("@")[2] for model in SUITE.models if model.startswith("learner@")}
-    elsewhere = {"fine_tuning", "prototypical", "matching", *RULES}  # in the suite few-shot
+    elsewhere = {
+        "fine_tuning",
+        "prototypical",
+        "matching",
+        "matching_context",
+        *RULES,
+    }  # in few-shot
     assert named == set(components("learners")) - elsewhere
     assert set(RECIPES) <= set(SUITE.models)
     assert leaves_out(OPEN[0], "learner@maml")

@@ -141,9 +141,15 @@ def _standardised(train: Sequence[Rows], test: Sequence[Rows]) -> Split:
     return Split(*(tuple((part - centre) / scale for part in parts) for parts in (train, test)))
 
 
-def episodes(classes: Sequence[Rows], way: int, shot: int, query: int) -> Draw:
+def episodes(
+    classes: Sequence[Rows], way: int, shot: int, query: int, *, blended: float = 0.0
+) -> Draw:
     """Draws tasks: ``way`` classes in random order, of each ``shot`` rows to adapt on and
-    ``query`` others that judge.
+    ``query`` others that judge, both shuffled: the place of a row says nothing of its class.
+
+    So large a share as ``blended`` of the classes are new ones, between two: all rows of such a
+    class are drawn from one by the same weight, 1/2 to 1, and from the other (blending across
+    tasks, Yao, Zhang & Finn 2022, arXiv 2106.02695), so that few classes to train on are many.
 
     Raises:
         ValueError: there are fewer classes, or one has fewer rows.
@@ -153,21 +159,31 @@ def episodes(classes: Sequence[Rows], way: int, shot: int, query: int) -> Draw:
             f"{len(classes)} classes of at least {min(map(len, classes))} rows, expected "
             f"{way} of {shot + query}"
         )
-    width = classes[0].shape[1]
+
+    def rows_of(c: int, rng: np.random.Generator) -> Rows:
+        rows: Rows = rng.choice(classes[c], shot + query, replace=False)
+        if blended and rng.random() < blended:
+            other = rng.choice(
+                classes[int(rng.integers(len(classes)))], shot + query, replace=False
+            )
+            rows = other + np.float32(rng.uniform(0.5, 1.0)) * (rows - other)
+        return rows
 
     def draw(rng: np.random.Generator, tasks: int) -> Batch:
-        rows = np.empty((tasks, way, shot + query, width), np.float32)
-        for task in range(tasks):
-            for place, c in enumerate(rng.choice(len(classes), way, replace=False)):
-                rows[task, place] = rng.choice(classes[c], shot + query, replace=False)
-
-        def part(rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            n = rows.shape[2]
-            x = torch.from_numpy(np.ascontiguousarray(rows).reshape(tasks, way * n, width))
-            y = torch.arange(way, dtype=torch.float32).repeat_interleave(n).repeat(tasks, 1)
-            return x, y, torch.ones_like(y)
-
-        return Batch(*part(rows[:, :, :shot]), *part(rows[:, :, shot:]))
+        drawn: tuple[list[Rows], ...] = ([], [])
+        labels: tuple[list[Rows], ...] = ([], [])
+        for _ in range(tasks):
+            mine = [rows_of(c, rng) for c in rng.choice(len(classes), way, replace=False)]
+            for part, at in enumerate((slice(shot), slice(shot, None))):
+                rows = np.concatenate([of[at] for of in mine])
+                order = rng.permutation(len(rows))
+                drawn[part].append(rows[order])
+                labels[part].append((order // (len(rows) // way)).astype(np.float32))
+        found: list[torch.Tensor] = []
+        for x, told in zip(drawn, labels, strict=True):
+            y = torch.from_numpy(np.stack(told))
+            found += [torch.from_numpy(np.stack(x)), y, torch.ones_like(y)]
+        return Batch(*found)
 
     return draw
 

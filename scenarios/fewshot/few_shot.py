@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from scenarios.prequential import Progress, Result, peak_rss_mb
 from scenarios.scenario import Card
 from streammeta.errors import UsageError
 from streammeta.meta.gradient_based import GradientLearner
-from streammeta.meta.learner import Batch
+from streammeta.meta.learner import Batch, State
 from streammeta.meta.loss import Loss
 from streammeta.meta.net import Net
 from streammeta.meta.training import MetaTraining, Plan
@@ -44,6 +44,9 @@ TASKS = 8  # of each outer step
 HELD_OUT = 40  # episodes of the classes of training that choose the state
 TRAIN, VALIDATE, TEST, START, PRE = 1, 2, 3, 4, 5  # streams of random numbers
 AT_ONCE = 50  # tasks of the test adapted to together: memory
+BLENDED = 0.5  # of the classes of an episode of training lie between two
+BINS = 15  # of confidence, for the calibration error
+UNTRAINED = "@0"  # after a learner's name: no outer step is taken
 NOISE = 0.02  # of the first weights
 
 
@@ -64,20 +67,21 @@ class Recipe:
 
 
 _STEPS = {"inner_lr": 0.02, "steps": 10}
-_RULE = Recipe("", 100, 3e-3, _STEPS, tasks=4, frozen=True)
+_RULE = Recipe("", 100, 1e-3, _STEPS, tasks=4, frozen=True)
 RECIPES: Mapping[str, Recipe] = {
     "maml": Recipe("maml", 150, 3e-4, _STEPS),
     "fomaml": Recipe("fomaml", 150, 3e-4, _STEPS),
     "anil": Recipe("anil", 150, 3e-4, _STEPS),
     "meta_sgd": Recipe("meta_sgd", 150, 3e-4, _STEPS),
     "reptile": Recipe("reptile", 150, 1e-4, _STEPS),
-    "cavia": Recipe("cavia", 300, 1e-3, {"inner_lr": 1.0, "steps": 3, "context": 100}),
-    "r2d2": Recipe("r2d2", 400, 3e-4),
-    "pcoc": Recipe("pcoc", 400, 3e-4),
+    "cavia": Recipe("cavia", 800, 3e-3, {"inner_lr": 3.0, "steps": 3, "context": 100}),
+    "r2d2": Recipe("r2d2", 800, 3e-4),
+    "pcoc": Recipe("pcoc", 600, 3e-4, tasks=4, way=10),
     "prototypical": Recipe("prototypical", 600, 3e-4, tasks=2, way=20),
-    "matching": Recipe("matching", 400, 3e-4, tasks=2, way=20),
-    "matching_context": Recipe("matching", 100, 3e-4, {"context": 1}, tasks=4),
-    "in_context": Recipe("in_context", 400, 3e-4),
+    "matching": Recipe("matching", 800, 3e-4, tasks=2, way=20),
+    "matching_context": Recipe("matching_context", 100, 3e-4, tasks=4),
+    "in_context": Recipe("in_context", 600, 3e-4, tasks=4, way=10),
+    "in_context_gru": Recipe("in_context", 1_000, 1e-3, {"attends": False}),
     "meta_lstm": replace(_RULE, learner="meta_lstm"),
     "learned_optimiser": replace(_RULE, learner="learned_optimiser"),
 }
@@ -102,6 +106,7 @@ def near_identity(net: Net, rng: np.random.Generator) -> Tensor:
 
 SCRATCH_STEPS, SCRATCH_RATE = 50, 0.01
 FINE_STEPS, FINE_RATE = 100, 0.01
+ALL_STEPS, ALL_RATE = 50, 1e-3
 ROWS, PRE_STEPS, PRE_RATE = 64, 1_500, 3e-3  # of pre-training: rows of a step, steps, first rate
 
 
@@ -156,14 +161,25 @@ class Asked:
         return replace(self, split=split, tests=tests, frozen=True)
 
 
-Answer = tuple[Tensor, int]  # classes (B, Q), and steps of training taken
+class Answer(NamedTuple):
+    """Classes ``found (B, Q)``, their log probabilities ``told (B, Q, way)`` where there are any,
+    and the steps of meta-training taken."""
+
+    found: Tensor
+    told: Tensor | None = None
+    steps: int = 0
+
+    @classmethod
+    def of(cls, outputs: Tensor, steps: int = 0) -> Answer:
+        """The class with the greatest of ``outputs (B, Q, way)``, logits."""
+        return cls(outputs.argmax(-1), outputs.log_softmax(-1), steps)
 
 
 def nearest(asked: Asked) -> Answer:
     """The class of the nearest row of the support, by Euclidean distance."""
     tests = asked.tests
     at = torch.cdist(tests.query_x, tests.support_x).argmin(-1)
-    return tests.support_y.gather(1, at), 0
+    return Answer(tests.support_y.gather(1, at))
 
 
 def scratch(asked: Asked) -> Answer:
@@ -172,7 +188,7 @@ def scratch(asked: Asked) -> Answer:
     theta = near_identity(net, asked.rng(START)).repeat(len(tests.support_x), 1)
     path = descend(net, theta, tests[:3], asked.loss, "adam", SCRATCH_RATE)
     fast, _ = next(islice(path, SCRATCH_STEPS, None))
-    return net.apply(fast, tests.query_x).argmax(-1), 0
+    return Answer.of(net.apply(fast, tests.query_x))
 
 
 def pretrained(asked: Asked) -> Answer:
@@ -183,7 +199,19 @@ def pretrained(asked: Asked) -> Answer:
     blank = torch.zeros(len(tests.support_x), last.n_params)
     path = descend(last, blank, tests[:3], asked.loss, "adam", FINE_RATE)
     fast, _ = next(islice(path, FINE_STEPS, None))
-    return last.apply(fast, tests.query_x).argmax(-1), 0
+    return Answer.of(last.apply(fast, tests.query_x))
+
+
+def fine_tuned(asked: Asked) -> Answer:
+    """The same network, of which on each support every weight is trained, by Adam."""
+    tests, net = asked.tests, asked.net()
+    theta = asked.start(net)
+    theta[net.head()] = 0.0
+    path = descend(
+        net, theta.repeat(len(tests.support_x), 1), tests[:3], asked.loss, "adam", ALL_RATE
+    )
+    fast, _ = next(islice(path, ALL_STEPS, None))
+    return Answer.of(net.apply(fast, tests.query_x))
 
 
 @cache
@@ -215,16 +243,25 @@ BASELINES: Mapping[str, Callable[[Asked], Answer]] = {
     "nearest": nearest,
     "scratch": scratch,
     "pretrained": pretrained,
+    "fine_tuned": fine_tuned,
 }
 
 
+def recipe_of(model: str) -> Recipe:
+    """How the learner of this name, with or without ``UNTRAINED``, is trained."""
+    name = model.removesuffix(UNTRAINED)
+    recipe = RECIPES.get(name, Recipe(name))
+    return recipe if name == model else replace(recipe, iterations=0)
+
+
 def learner_of(model: str, net: Net) -> GradientLearner:
-    """A meta-learner by name, by its recipe or, for one of one's own, the usual one.
+    """A meta-learner by name, with or without ``UNTRAINED``, by its recipe or, for one of one's
+    own, the usual one.
 
     Raises:
         UsageError: there is no such learner, or it does not classify.
     """
-    recipe = RECIPES.get(model, Recipe(model))
+    recipe = recipe_of(model)
     made = load("learners", recipe.learner)(
         net, "classification", outer_lr=recipe.outer_lr, **recipe.options
     )
@@ -235,26 +272,54 @@ def learner_of(model: str, net: Net) -> GradientLearner:
 
 def learned(model: str, asked: Asked) -> Answer:
     """Meta-train on episodes of the classes of training, then adapt to every task of the test."""
-    recipe = RECIPES.get(model, Recipe(model))
+    recipe = recipe_of(model)
     way = min(recipe.way or asked.way, len(asked.split.train))
     if recipe.frozen:
         asked = asked.read()
     net = asked.net(max(way, asked.way))
     learner = learner_of(model, net)
+    state, steps = learner.init(asked.start(net)), 0
+    if recipe.iterations:
+        training = trained(learner, state, recipe, asked, way)
+        state, steps = training.best, training.iteration
+    said = []
+    for at in range(0, len(asked.tests.query_y), AT_ONCE):
+        tests = Batch(*(part[at : at + AT_ONCE] for part in asked.tests))
+        said.append(learner.answer(state, tests, asked.way)[..., : asked.way])
+    return Answer.of(torch.cat(said), steps)
+
+
+def trained(
+    learner: GradientLearner, state: State, recipe: Recipe, asked: Asked, way: int
+) -> MetaTraining:
+    """Meta-training on classes blended and not, judged on classes of training as they are."""
     iterations = max(1, round(recipe.iterations * asked.effort))
-    draw = episodes(asked.split.train, way, asked.shot, TRAIN_QUERY)
+    classes = asked.split.train
+    held_out = episodes(classes, way, asked.shot, TRAIN_QUERY)
     training = MetaTraining(
-        learner, learner.init(asked.start(net)), draw, draw(asked.rng(VALIDATE), HELD_OUT),
+        learner, state, episodes(classes, way, asked.shot, TRAIN_QUERY, blended=BLENDED),
+        held_out(asked.rng(VALIDATE), HELD_OUT),
         Plan(iterations, tasks=recipe.tasks, every=max(1, iterations // 6)),
         n_classes=way, seed=(asked.seed, TRAIN),
     )  # fmt: skip
     for _ in training.run():
         pass
-    said = []
-    for at in range(0, len(asked.tests.query_y), AT_ONCE):
-        tests = Batch(*(part[at : at + AT_ONCE] for part in asked.tests))
-        said.append(learner.answer(training.best, tests, asked.way)[..., : asked.way].argmax(-1))
-    return torch.cat(said), training.iteration
+    return training
+
+
+def calibration_error(told: Tensor, right: Tensor) -> float:
+    """Expected calibration error: the mean, over all answers, of how far confidence and accuracy
+    lie apart in ``BINS`` equal bins of confidence (Guo et al. 2017, arXiv 1706.04599, eq. 3).
+
+    Args:
+        told: log probabilities ``(..., C)``.
+        right: whether the class with the greatest was the true one ``(...)``.
+    """
+    sure = told.exp().amax(-1).flatten().double()
+    at = (sure * BINS).ceil().long().clamp(1, BINS) - 1
+    apart = torch.zeros(BINS, dtype=torch.float64)
+    apart.index_add_(0, at, right.flatten().double() - sure)
+    return float(apart.abs().sum()) / len(sure)
 
 
 class FewShot:
@@ -303,12 +368,18 @@ class FewShot:
         body(asked.data, job.seed, asked.effort)  # once for all models: not in their time
         begun = perf_counter()
         baseline = BASELINES.get(job.model)
-        found, steps = baseline(asked) if baseline else learned(job.model, asked)
+        answer = baseline(asked) if baseline else learned(job.model, asked)
         seconds = perf_counter() - begun
-        wrong: NDArray[np.float64] = (found != asked.tests.query_y).double().mean(-1).numpy()
-        scores = Measured({"accuracy": 1.0 - float(wrong.mean())}, card.rows, higher_is_better=True)
+        truth = asked.tests.query_y
+        wrong: NDArray[np.float64] = (answer.found != truth).double().mean(-1).numpy()
+        named = {"accuracy": 1.0 - float(wrong.mean())}
+        if answer.told is not None:
+            chosen = answer.told.gather(-1, truth.long().unsqueeze(-1))
+            named["nll"] = -float(chosen.double().mean())
+            named["ece"] = calibration_error(answer.told, answer.found == truth)
+        scores = Measured(named, card.rows, higher_is_better=True)
         result = Result(job.model, job.seed, job.chunk, "classification", scores, seconds)
-        result.events, result.peak_rss_mb = steps, peak_rss_mb()
+        result.events, result.peak_rss_mb = answer.steps, peak_rss_mb()
         result.rows, result.losses = array("q", range(card.rows)), array("d", wrong.tolist())
         if progress is not None:
             progress(card.rows, result.scores, 0)

@@ -15,7 +15,8 @@ VALUES = ("friedman", "sine_switch")  # streams whose labels are values; of the 
 #: Each as the only source of challengers and scouts; ``streammeta`` has the first and ``r2d2``.
 LEARNERS = (
     "meta_sgd", "maml", "fomaml", "anil", "reptile", "fine_tuning", "cavia", "r2d2", "alpaca",
-    "pcoc", "prototypical", "matching", "in_context", "meta_lstm", "learned_optimiser",
+    "pcoc", "prototypical", "matching", "matching_context", "in_context", "meta_lstm",
+    "learned_optimiser",
 )  # fmt: skip
 FOR_VALUES, FOR_CLASSES = ("learner@alpaca",), ("learner@pcoc", "learner@prototypical")
 #: Families that are not in the default model, for they have not earned it.

@@ -19,7 +19,9 @@ was trained or tuned on. Each task is a function of its own (`quadratics`: rando
 weights; `clouds`: small networks that tell three classes in the plane apart) and begins at random
 weights of its own, the same for every optimiser. `sgd`, `momentum` and `adam` have the rate that is
 best after {STEPS} steps on {TUNED_ON} tasks of the family, of {len(GRID)} from {GRID[0]:.2g} to
-{GRID[-1]:.2g}. Learned rules have been trained on other tasks of the family, for as many steps.
+{GRID[-1]:.2g}. Learned rules have been trained on other tasks of the family, for as many steps, and
+before that training each is SGD, or all but SGD, at the rate of `sgd`, which was tuned on those
+{TUNED_ON} tasks: what it ends below `sgd` is what was learned.
 """
 
 

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from streammeta.errors import UsageError
 from streammeta.meta.differentiated import Differentiated
-from streammeta.meta.learner import Batch, State
-from streammeta.meta.loss import losses, masked_mean
+from streammeta.meta.learner import Batch, Model, State
+from streammeta.meta.loss import Task, losses, masked_mean
 from streammeta.meta.lstm import Cell
 from streammeta.meta.net import Layer, Net
 
@@ -160,3 +161,8 @@ class Matching(Differentiated):
     def _last(self) -> Layer:
         assert isinstance(self.net, Net)
         return self.net.layers()[-1]
+
+
+def matching_context(net: Model, task: Task, **options: Any) -> Matching:
+    """Matching networks with full context embeddings: each query reads the support once."""
+    return Matching(net, task, context=1, **options)

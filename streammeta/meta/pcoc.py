@@ -24,7 +24,7 @@ from streammeta.errors import UsageError
 from streammeta.meta.differentiated import Differentiated, bare
 from streammeta.meta.gradient_based import RATE_LR
 from streammeta.meta.learner import Batch, State
-from streammeta.meta.loss import Task
+from streammeta.meta.loss import Task, losses, masked_mean
 from streammeta.meta.net import Net
 
 VARIANCE = 4.0  # of every feature within a class, as it starts
@@ -56,9 +56,10 @@ class Pcoc(Differentiated):
     """Class means and frequencies follow the support by their conjugate updates.
 
     ``extra`` holds logarithms: of the variance of each feature ``(H,)``, of the pseudo-rows
-    ``(H,)`` and of the pseudo-labels ``(1,)``. The fast weights take posterior means for what they
-    are; ``log_joint`` also knows how uncertain they are. Where ``steps`` is 0 nothing is learned of
-    a support.
+    ``(H,)`` and of the pseudo-labels ``(1,)``. ``answer`` and the outer update use the predictive
+    density, ``log_joint``, which knows how uncertain the means are. A stream's experts are
+    networks, whose outputs are linear in the features, so ``adapt`` takes the posterior means for
+    exact. Where ``steps`` is 0 nothing is learned of a support.
 
     Raises:
         UsageError: the model is not a ``Net``, the task is not classification, or an option is
@@ -91,8 +92,31 @@ class Pcoc(Differentiated):
         return LOGARITHMS
 
     def judged(self, theta: Tensor, extra: Tensor, batch: Batch, n_classes: int) -> Tensor:
-        """Query loss ``(B,)``, back through sums and counts."""
-        return self.query_loss(self.adapted(theta, extra, batch[:3], n_classes), batch, n_classes)
+        """Query loss ``(B,)`` of the predictive, back through sums and counts."""
+        said = self.predictive(bare(theta, extra), batch[:3], batch.query_x, n_classes)
+        return masked_mean(losses(said, batch.query_y, self.loss(n_classes)), batch.query_mask)
+
+    def answer(self, state: State, batch: Batch, n_classes: int) -> Tensor:
+        """Outputs ``(B, Q, O)`` of the predictive for the query's rows: log densities together
+        with each class, none where a class is not among the first ``n_classes``."""
+        with torch.no_grad():
+            tasks = len(batch.support_x)
+            own = bare(state.theta.expand(tasks, -1), state.extra.expand(tasks, -1))
+            if not self.steps:
+                return self.net.apply(own.theta, batch.query_x)
+            said = self.predictive(own, batch[:3], batch.query_x, n_classes)
+            spare = self._last().n_out - n_classes
+            return torch.nn.functional.pad(said, (0, spare), value=-math.inf)
+
+    def predictive(
+        self, state: State, support: tuple[Tensor, Tensor, Tensor], x: Tensor, n_classes: int
+    ) -> Tensor:
+        """``log_joint (B, n, C)`` of rows ``x (B, n, D)`` after each support, of ``theta (B, P)``
+        and ``extra (B, E)``."""
+        prior, known = self.clouds(state, n_classes), self.learn(state, *support, n_classes)
+        prior = Clouds(*(part.unsqueeze(1) for part in prior))
+        known = Counted(*(part.unsqueeze(1) for part in known))
+        return log_joint(prior, known, self.features(state, x))
 
     def adapted(
         self, theta: Tensor, extra: Tensor, support: tuple[Tensor, Tensor, Tensor], n_classes: int
