@@ -434,7 +434,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "few-shot": (
             "scenarios.suites.few_shot:SUITE",
-            "N-way K-shot classification of held-out classes: every learner and three baselines",
+            "N-way K-shot classification of held-out classes: every learner and four baselines",
         ),
         "learned-optimisers": (
             "scenarios.suites.learned_optimisers:SUITE",

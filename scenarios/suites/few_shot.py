@@ -1,4 +1,4 @@
-"""Few-shot classification on classes held out: every learner beside three baselines."""
+"""Few-shot classification on classes held out: every learner beside four baselines."""
 
 from __future__ import annotations
 
