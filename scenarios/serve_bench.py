@@ -35,7 +35,7 @@ from scenarios.bench.provenance import command_line, provenance
 from scenarios.scenario import scenario
 
 CONSOLE = Console(width=110)
-STREAM = "sea | drift('recurring', every=1000)"
+STREAM = "sine | drift('recurring', every=1000)"
 CONFIG = """
 pace = "{pace}"
 
@@ -209,20 +209,24 @@ async def look(address: str, load: Load) -> None:
 async def measure(
     address: str, connections: int, seconds: float, rate: float, warm: float
 ) -> list[Load]:
-    """Warm up, then both loads."""
+    """Both loads, each after a warm-up of its own: the server looks back over some seconds."""
     port = int(address.rpartition(":")[2])
     loop, seen = asyncio.get_running_loop(), dict[int, float]()
     made = [await loop.create_connection(Connection, "127.0.0.1", port) for _ in range(connections)]
     links = [link for _, link in made]
     listening = asyncio.create_task(listen(port, seen))
-    await closed(links, warm, Load("warm"), seen)
     loads = [Load("as fast as it goes"), Load(f"{rate:g} a second")]
     for i, load in enumerate(loads):
+
+        async def run(long: float, into: Load, steadily: bool = i > 0) -> None:
+            if steadily:
+                await steady(links, long, into, seen, rate)
+            else:
+                await closed(links, long, into, seen)
+
+        await run(warm, Load("warm"))
         looking, begun = asyncio.create_task(look(address, load)), perf_counter()
-        if i == 0:
-            await closed(links, seconds, load, seen)
-        else:
-            await steady(links, seconds, load, seen, rate)
+        await run(seconds, load)
         load.seconds = perf_counter() - begun
         looking.cancel()
     listening.cancel()
@@ -262,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked.add_argument("--seconds", type=float, default=20.0, help="of each load")
     asked.add_argument("--connections", type=int, default=16)
     asked.add_argument("--rate", type=float, default=1000.0, help="of the steady load, a second")
-    asked.add_argument("--warm", type=float, default=WARM, help="seconds of load before")
+    asked.add_argument("--warm", type=float, default=WARM, help="seconds of each load before")
     asked.add_argument("--pace", default="200/s", help="of the stream that the model learns")
     asked.add_argument("--json", type=Path, help="write the figures here as well")
     asked.add_argument("--check", action="store_true", help="exit 1 if the steady load is too much")
