@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from time import monotonic, time
 from typing import TYPE_CHECKING
@@ -70,6 +71,8 @@ class Serving:
         """
         self._host = host
         warm_up(self._config)
+        gc.collect()
+        gc.freeze()  # code is never garbage: to look through all of it stops everybody for .2 s
         self.sample(host)
         self._server = ApiServer(self.api, more=lambda api: page_routes(self._feed))
 
