@@ -125,8 +125,9 @@ class Explanation:
         told = [m.text() for m in self.moved[:2]]
         if len(self.moved) > 2:
             told[-1] += f" and {len(self.moved) - 2} more"
-        if not told and min(self.rows) >= FEWEST:
-            told = ["no feature moved"]
+        if not told and any(self.rows):
+            enough = min(self.rows) >= FEWEST
+            told = ["no feature moved" if enough else "too soon to say what moved"]
         context = f"{self.context} context" if self.context else ""
         if self.like is not None:
             context += f" (as in segment {self.like})"

@@ -1,9 +1,9 @@
 """A run's configuration: TOML (YAML or JSON by suffix), the environment and ``--set``.
 
 Precedence: ``--set section.field=value`` > ``STREAMMETA_SECTION__FIELD`` > file > defaults.
-``${NAME}`` inside a text of the file is replaced by that environment variable; such texts are
-shown as written, because they are where secrets go. A fault names the place, the field and the
-nearest valid name.
+``${NAME}`` inside a text of the file, or of ``--set``, is replaced by that environment variable;
+such texts are shown as written, because they are where secrets go. A fault names the place, the
+field and the nearest valid name.
 """
 
 from __future__ import annotations
@@ -302,9 +302,12 @@ def load_config(
         if not equals or not name.strip():
             raise ConfigError(f"--set {setting}: expected section.field=value")
         where = tuple(int(p) if p.isdecimal() else p for p in name.strip().split("."))
-        _override(data, where, value, f"--set {setting}")
-        origins[where] = f"--set {name.strip()}"
+        told = f"--set {name.strip()}"
+        _override(data, where, _substitute(value, environment, told), f"--set {setting}")
+        origins[where] = told
         shown.pop(where, None)
+        if "${" in value:
+            shown[where] = value
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as fault:

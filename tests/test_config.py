@@ -70,6 +70,19 @@ def test_a_variable_is_put_in_but_never_shown(good: Path) -> None:
     assert shown["sinks.0.path"] == '"${FOLDER}/a.jsonl"'
 
 
+def test_a_secret_may_come_by_set_and_is_never_taken_for_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('[source]\nscenario = "sine_switch"\n\n[serve]\nport = 0\n')
+    sets = ("serve.token=${TOKEN}",)
+    found = load_config(path, sets=sets, environment={"TOKEN": "open sesame"})
+    assert found.config.serve is not None
+    assert found.config.serve.token == "open sesame"
+    shown = {name: value for name, value, _ in found.rows()}
+    assert shown["serve.token"] == '"${TOKEN}"'
+    with pytest.raises(ConfigError, match=r"--set serve.token: .*variable TOKEN is not set"):
+        load_config(path, sets=sets, environment={})
+
+
 def test_a_secret_may_stand_in_a_list(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -364,6 +365,8 @@ def test_too_few_rows_say_nothing_about_the_width() -> None:
 def test_an_explanation_is_one_line_and_a_record() -> None:
     told = Explanation({"error": 12.3456}, (), (100, 20), "abrupt", 0, "known", 4)
     assert told.text() == "abrupt, no feature moved, known context (as in segment 4)"
+    soon = replace(told, rows=(400, 1), context="", like=None)
+    assert soon.text() == "abrupt, too soon to say what moved"
     record = told.to_record()
     assert record["votes"] == {"error": 12.3456}
     assert (record["context"], record["like"]) == ("known", 4)

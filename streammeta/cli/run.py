@@ -59,7 +59,8 @@ def run(
     resume: bool | None = typer.Option(
         None,
         "--resume/--fresh",
-        help="Go on from the last commit, or forget all commits; default: as configured.",
+        help="Go on from the last commit, or forget all commits (what a source has journaled is "
+        "kept, and learned again); default: as configured, else go on.",
         show_default=False,
     ),
     new_model: bool = typer.Option(
@@ -393,6 +394,8 @@ def _close(console: Console, view: LiveView, end: RunEnd, seconds: float, parts:
         f"{view.meta_updates:,} meta-updates, {view.rejected:,} rejected"
     )
     console.print(told, markup=False)
+    if here and not end.events:
+        console.print("nothing new has come since then; --fresh begins from the first event")
     if end.reason != "finished" and parts.store is not None:
         console.print(f"committed after event {end.total:,}; go on with --resume")
 
