@@ -282,8 +282,8 @@ class Metrics:
         """Count what has been taken; in the host's thread or that of whoever scrapes."""
         with self._reading:
             outputs = self._heard[:]  # more may be added meanwhile
-            self._scores.take(outputs, self._other)
             del self._heard[: len(outputs)]
+            self._scores.take(outputs, self._other)
             self._unfolded += len(outputs)
             if self._unfolded > FOLDED:
                 self._unfolded = 0
