@@ -135,6 +135,17 @@ def test_it_can_be_read_in_the_dark_and_on_a_phone(
         assert max(at for *_, at in below) - min(at for *_, at in below) < 1.0, below
 
 
+def test_charts_that_know_more_than_a_snapshot_keep_still(replay: Replay) -> None:
+    """They are asked for after it, and a learner may have got its first curve in between."""
+    replay.until(4 * SWITCH)
+    with browser() as page:
+        page.get(replay.site.url)
+        last_row(page, 4 * SWITCH - 20)
+        assert page.execute_script("return plan.learners.length && plan.curves.length")
+        page.execute_script("take({...newest, meta: {}, curves: {}});")
+        assert complaints(page) == []
+
+
 def test_the_news_say_whose_drift_it_is() -> None:
     site = Site()
     collector = Collector("shops", "classification")

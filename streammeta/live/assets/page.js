@@ -143,21 +143,27 @@ const fill = (chart, name, data) => {
   if (chart in docs) docs[chart].get_model_by_name(name).data = data;
 };
 
-// All charts show the same rows; see _span in page.py.
-const span = (chart, now, y) => fill(chart, "span", {x: [0, now.rows], y: [y, y]});
-const last = (points) => points.values[points.values.length - 1];
+// All charts show the same rows, at a height that is there; see _span in page.py.
+function span(chart, now, values) {
+  if (!values.length) return;
+  const y = values[values.length - 1];
+  fill(chart, "span", {x: [0, now.rows], y: [y, y]});
+}
+
+// The charts may know of a curve that a snapshot does not have yet: they were asked for after it.
+const points = (curves, name) => curves[name] || {rows: [], values: []};
 
 function curves(now) {
   for (const name of plan.curves) {
-    const points = now.curves[name] || {rows: [], values: []};
-    fill("score", `line:${name}`, {x: points.rows, y: points.values});
+    const {rows, values} = points(now.curves, name);
+    fill("score", `line:${name}`, {x: rows, y: values});
   }
   const alarms = {x: now.drifts.map((one) => one.row), text: now.drifts.map((one) => one.text)};
   fill("score", "alarms", alarms);
-  if (plan.curves.length) span("score", now, last(now.curves[plan.curves[0]]));
-  span("weights", now, 0.5);
-  if (now.after.values.length) span("adapting", now, last(now.after));
-  if (plan.learners.length) span("learning", now, last(now.meta[plan.learners[0]]));
+  span("score", now, points(now.curves, plan.curves[0]).values);
+  span("weights", now, [0.5]);
+  span("adapting", now, now.after.values);
+  span("learning", now, points(now.meta, plan.learners[0]).values);
   fill("weights", "alarms:shares", alarms);
   const shares = {x: now.weight_rows};
   plan.groups.forEach((group, i) => {
@@ -168,8 +174,8 @@ function curves(now) {
   fill("adapting", "changes",
     {x: now.before.rows, before: now.before.values, after: now.after.values});
   for (const name of plan.learners) {
-    const points = now.meta[name] || {rows: [], values: []};
-    fill("learning", `line:${name}`, {x: points.rows, y: points.values});
+    const {rows, values} = points(now.meta, name);
+    fill("learning", `line:${name}`, {x: rows, y: values});
   }
 }
 
