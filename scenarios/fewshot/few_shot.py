@@ -54,7 +54,7 @@ NOISE = 0.02  # of the first weights
 class Recipe:
     """How a learner is meta-trained: its settings, outer steps for 600 test episodes, their rate.
 
-    Chosen on the class split of seed 100, which the suite does not report.
+    Chosen on the class splits of seeds 100 and 101, which the suite does not report.
     """
 
     learner: str
@@ -75,10 +75,10 @@ RECIPES: Mapping[str, Recipe] = {
     "meta_sgd": Recipe("meta_sgd", 150, 3e-4, _STEPS),
     "reptile": Recipe("reptile", 150, 1e-4, _STEPS),
     "cavia": Recipe("cavia", 800, 3e-3, {"inner_lr": 3.0, "steps": 3, "context": 100}),
-    "r2d2": Recipe("r2d2", 800, 3e-4),
-    "pcoc": Recipe("pcoc", 600, 3e-4, tasks=4, way=10),
-    "prototypical": Recipe("prototypical", 600, 3e-4, tasks=2, way=20),
-    "matching": Recipe("matching", 800, 3e-4, tasks=2, way=20),
+    "r2d2": Recipe("r2d2", 1_600),
+    "pcoc": Recipe("pcoc", 600, tasks=4, way=10),
+    "prototypical": Recipe("prototypical", 600, tasks=2, way=20),
+    "matching": Recipe("matching", 600, tasks=2, way=20),
     "matching_context": Recipe("matching_context", 100, 3e-4, tasks=4),
     "in_context": Recipe("in_context", 600, 3e-4, tasks=4, way=10),
     "in_context_gru": Recipe("in_context", 1_000, 1e-3, {"attends": False}),

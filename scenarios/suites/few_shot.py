@@ -41,7 +41,7 @@ starts from that same network and is then meta-trained on episodes of the classe
 blends of them; for the learned update rules (`meta_lstm`, `learned_optimiser`) all but the last
 layer stays as it was. `NAME{UNTRAINED}` has had none of that meta-training: much of what a learner
 does here it does by its start, and the difference to that row is what meta-training added. Settings
-were chosen on the class split of another seed.
+were chosen on the class splits of two other seeds.
 
 `in_context` takes no gradient step: it reads the support row by row into a recurrent state and into
 linear attention. `in_context_gru` has the recurrent state alone, which can hardly bind five

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streammeta.meta.learner import Batch, Gradient
+from streammeta.meta.learner import Gradient
 from streammeta.meta.lstm import Cell
 from streammeta.meta.unrolled import Memory, Unrolled, preprocessed
 
@@ -45,8 +45,3 @@ class LearnedOptimiser(Unrolled):
         a, b = (h @ out[:, :-1] + out[:, -1:]).unbind(-1)
         factor = (FACTOR * torch.tanh(a / FACTOR)).exp()
         return fast - self.inner_lr * factor * at.gradient + FREE * b, state
-
-    def judged(self, theta: Tensor, extra: Tensor, batch: Batch, n_classes: int) -> Tensor:
-        """Mean of the query losses after each step."""
-        stops = self.unroll(theta, extra, batch[:3], n_classes)
-        return torch.stack([self.query_loss(fast, batch, n_classes) for fast in stops]).mean(0)

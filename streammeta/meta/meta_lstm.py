@@ -3,7 +3,10 @@
 Ravi & Larochelle 2017 ("Optimization as a model for few-shot learning", ICLR), equations 2 to 5:
 ``theta <- f theta - i gradient``, where gates ``f`` and ``i`` of every weight come from its
 gradient, the loss, the weight itself and the gate's value before, through an LSTM that all weights
-share. The first weights are learned too. Here the gate ``i`` starts at ``inner_lr``.
+share. The first weights are learned too. Here the gate ``i`` starts at ``inner_lr`` and may go up
+to ``FASTEST`` times that, so beyond 1, where the paper's sigmoid ends. And it is trained on the
+losses after every step: by the last alone, with gradients taken as given, steps that overshoot to
+and fro cancel out, and nothing holds them back.
 """
 
 from __future__ import annotations
@@ -14,13 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streammeta.meta.learner import Batch, Gradient
+from streammeta.meta.learner import Gradient
 from streammeta.meta.lstm import Cell
 from streammeta.meta.unrolled import Memory, Unrolled, preprocessed
 
 SEED = 2017_03  # of the rule's first weights
 KEEP = 6.0  # bias of the gate f, as it starts: a step keeps 99.75 % of a weight
-FASTEST = 0.9  # of the gate i, as it starts
+FASTEST = 10.0  # bound of the gate i, in units of inner_lr
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,8 @@ class MetaLstm(Unrolled):
     def extra(self, theta: Tensor) -> Tensor:
         """Gates that hardly look at anything: plain steps of ``inner_lr``."""
         rule = self.initial(SEED, 2 * (self.units + 3))
-        rate = min(self.inner_lr, FASTEST)
         gates = rule[-2 * (self.units + 3) :].view(2, -1)
-        gates[0, -1], gates[1, -1] = math.log(rate / (1.0 - rate)), KEEP
+        gates[0, -1], gates[1, -1] = -math.log(FASTEST - 1.0), KEEP
         return rule.to(theta)
 
     def blank(self, theta: Tensor) -> Memory:
@@ -45,7 +47,7 @@ class MetaLstm(Unrolled):
         return state, state, torch.zeros_like(theta), torch.zeros_like(theta)
 
     def move(self, rule: Tensor, fast: Tensor, at: Gradient, kept: Memory) -> tuple[Tensor, Memory]:
-        """``f theta - i gradient``."""
+        """``f theta - i gradient``, where i is the gate in its units."""
         told = preprocessed(at.loss).unsqueeze(1).expand(-1, fast.shape[1], -1)
         h, state = self.read(rule, torch.cat([preprocessed(at.gradient), told], -1), kept)
         gates = rule[:, -2 * (self.units + 3) :].reshape(len(rule), 2, -1)
@@ -55,8 +57,5 @@ class MetaLstm(Unrolled):
             weight, bias = gates[:, gate, :-1].unsqueeze(-1), gates[:, gate, -1:]
             found.append(torch.sigmoid((seen @ weight).squeeze(-1) + bias))
         into, keep = found
-        return keep * fast - into * at.gradient, (*state, into, keep)
-
-    def judged(self, theta: Tensor, extra: Tensor, batch: Batch, n_classes: int) -> Tensor:
-        """Query loss after the last step."""
-        return self.query_loss(self.adapted(theta, extra, batch[:3], n_classes), batch, n_classes)
+        step = FASTEST * self.inner_lr * into * at.gradient
+        return keep * fast - step, (*state, into, keep)

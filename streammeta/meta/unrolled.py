@@ -68,6 +68,11 @@ class Unrolled(Differentiated, ABC):
         """Where the last step leads."""
         return self.unroll(theta, extra, support, n_classes)[-1]
 
+    def judged(self, theta: Tensor, extra: Tensor, batch: Batch, n_classes: int) -> Tensor:
+        """Mean of the query losses after each step."""
+        stops = self.unroll(theta, extra, batch[:3], n_classes)
+        return torch.stack([self.query_loss(fast, batch, n_classes) for fast in stops]).mean(0)
+
     def query_loss(self, fast: Tensor, batch: Batch, n_classes: int) -> Tensor:
         """``(B,)`` of weights ``fast (B, P)``."""
         each = losses(self.net.apply(fast, batch.query_x), batch.query_y, self.loss(n_classes))
