@@ -9,7 +9,8 @@ a newcomer speaks through them until the pool has learned what to make of it.
 Classes: p(c) ~ exp(sum_m v_m (log p_m(c) - mean over classes)), ``v`` by normalised gradient steps
 on log loss. Values: f = g + sum_m v_m (p_m - g), where g is the mean of both mixtures, by steps on
 Huber's loss. After a change the quick mixture may be ahead: the answer is a mixture of it, the slow
-one and the pool, by what each has lost in the last tens of events.
+one and the pool, by what each has lost in the last tens of events; of values right after a surprise
+also of the last value (``streammeta.surprise``).
 
 Source: the logarithmic opinion pool (Genest & Zidek 1986, Statistical Science 1), with weights
 learned online as in gated linear mixing of compressors (Mattern 2012, Data Compression
@@ -27,16 +28,17 @@ from numpy.typing import NDArray
 from streammeta.boxed import Box
 from streammeta.experts.kernels import HUBER, REGRESSION
 from streammeta.mixture import DISCOUNT, believe, blend, class_score, judge, value_score
+from streammeta.surprise import is_surprise, learn_trust, share_of_last
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 I64 = NDArray[np.int64]
 
 #: Rows of all that is said to a question: by the quick mixture and the slow one, which join the
-#: members, by the pool; the answer, which is a mixture of these three; and what the quick one says
-#: without its scouts.
-QUICK, SLOW, POOLED, ANSWER, STEADY = range(5)
-SAID, MIXTURES, VOICES = 5, 2, 3
+#: members, by the pool; the answer, which is a mixture of these three; what the quick one says
+#: without its scouts; and what was answered but for a surprise, not a number where there was none.
+QUICK, SLOW, POOLED, ANSWER, STEADY, UNMOVED = range(6)
+SAID, MIXTURES, VOICES = 6, 2, 3
 #: Of a step, in units of an exponent, were there one member; of M it is divided by sqrt(M).
 RATE = 0.01
 MEMORY = 0.999  # of the mean square of each gradient
@@ -53,6 +55,8 @@ class Beliefs(NamedTuple):
     both mixtures, ``exponents`` and mean squares of their gradients, ``squares (K, M + 2)``, of the
     pool; of the three ``voices (K, 3)`` in the answer; ``variances`` and ``ages`` for the scores of
     members ``(K, M)`` and voices; which are ``live (K, M)``, and since which row, ``births``.
+    Whether the newest value was a surprise, ``startled (K,)``, and the log weights ``trust (K, 2)``
+    of what all say then and of the last value, with variances and ages.
 
     And what the simple members, the last two, count: ``lags (K, L)``, labels newest first;
     ``transitions (K, O, O)`` from label to label, and labels, ``prior (K, O)``, both discounted.
@@ -69,6 +73,10 @@ class Beliefs(NamedTuple):
     ages: I64
     live: Flags
     births: I64
+    startled: Flags
+    trust: Floats
+    trust_variances: Floats
+    trust_ages: I64
     lags: Floats
     transitions: Floats
     prior: Floats
@@ -243,6 +251,11 @@ def answer_members(
         members[:, first, :n_classes] = prior
     answer(leaning, b.slow[key], b.exponents[key], b.voices[key], b.live[key], scouts, after,
            members, n_classes, w.task, said)  # fmt: skip
+    said[:, UNMOVED] = np.nan
+    if b.startled[key] and b.live[key, first]:
+        said[:, UNMOVED] = said[:, ANSWER]
+        share = share_of_last(b.trust[key])
+        said[:, ANSWER] = (1.0 - share) * said[:, ANSWER] + share * members[:, first]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -256,12 +269,25 @@ def judge_members(
     n_classes, live = w.n_classes[0], b.live[key]
     awake = births == b.births[key]
     if awake.any():  # else everything has begun anew since
+        if w.task == REGRESSION:
+            _learn_of_surprise(b, key, members[len(members) - 2, 0], said, truth)
         learn_pool(b.exponents[key], b.squares[key], live & awake, members, said[:MIXTURES], truth,
                    n_classes, w.task)  # fmt: skip
         learn_voices(b.voices[key], b.voice_variances[key], b.voice_ages[key], said, truth,
                      n_classes, w.task)  # fmt: skip
     judge(b.quick[key], b.slow[key], b.variances[key], b.ages[key], live, awake, members, truth,
           n_classes, w.task, losses)  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _learn_of_surprise(b: Beliefs, key: int, last: float, said: Floats, truth: float) -> None:
+    """Who was right after the last surprise, if the question came then; and whether this is one."""
+    if not np.isnan(said[UNMOVED, 0]):
+        learn_trust(b.trust[key], b.trust_variances[key], b.trust_ages[key], said[UNMOVED, 0],
+                    last, truth)  # fmt: skip
+    b.startled[key] = is_surprise(
+        truth - said[ANSWER, 0], b.voice_variances[key], b.voice_ages[key, 0]
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

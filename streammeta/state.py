@@ -28,6 +28,7 @@ from streammeta.pending import Ended, Pending
 from streammeta.reference import References
 from streammeta.registry import load
 from streammeta.replay import SegmentRows, Sketch, TaskMemory
+from streammeta.surprise import SIDES
 from streammeta.together import BORROWED, LAG_COLUMNS, NATIVE, Frozen, Native, boxed_together
 
 #: Outputs of a fresh network; doubled when more classes appear.
@@ -135,6 +136,10 @@ class State:
         self.voices = np.zeros((n, pooling.VOICES))
         self.voice_variances = np.full((n, pooling.VOICES), VARIANCE_AT_BIRTH)
         self.voice_ages = np.zeros((n, pooling.VOICES), np.int64)
+        self.startled = np.zeros(n, np.bool_)
+        self.trust = np.zeros((n, SIDES))
+        self.trust_variances = np.full((n, SIDES), VARIANCE_AT_BIRTH)
+        self.trust_ages = np.zeros((n, SIDES), np.int64)
         self.variances = np.full((n, m), VARIANCE_AT_BIRTH)
         self.ages = np.zeros((n, m), np.int64)
         self.counts = np.zeros((n, self.width))
@@ -165,9 +170,9 @@ class State:
     #: are what ``streammeta.units.units`` said last, and not stored.
     STACKED = (
         "log_weights", "slow_weights", "exponents", "squares", "voices", "voice_variances",
-        "voice_ages", "variances", "ages", "counts", "means", "spreads", "y_moments", "y_range",
-        "scales", "lags", "transitions", "prior", "units", "segment", "segment_start",
-        "segment_labels", "hosts",
+        "voice_ages", "startled", "trust", "trust_variances", "trust_ages", "variances", "ages",
+        "counts", "means", "spreads", "y_moments", "y_range", "scales", "lags", "transitions",
+        "prior", "units", "segment", "segment_start", "segment_labels", "hosts",
     )  # fmt: skip
     #: Arrays without a key axis: what a young key borrows from all the others.
     POOLED = ("pool_weights", "pool_y")
@@ -198,7 +203,8 @@ class State:
         self.beliefs = pooling.boxed_beliefs(pooling.Beliefs(
             self.log_weights, self.slow_weights, self.exponents, self.squares, self.voices,
             self.voice_variances, self.voice_ages, self.variances, self.ages, bank.live,
-            bank.births, self.lags, self.transitions, self.prior,
+            bank.births, self.startled, self.trust, self.trust_variances, self.trust_ages,
+            self.lags, self.transitions, self.prior,
         ))  # fmt: skip
         known = self.references
         frozen = Frozen(known.theta, known.means, known.spreads, known.about, known.loss)
@@ -235,7 +241,9 @@ class State:
         self.bank.start(key, self.initial, self.rows)
         self.log_weights[key] = self.slow_weights[key] = self.voices[key] = 0.0
         self.variances[key] = self.voice_variances[key] = VARIANCE_AT_BIRTH
-        self.ages[key] = self.voice_ages[key] = 0
+        self.ages[key] = self.voice_ages[key] = self.trust_ages[key] = 0
+        self.startled[key], self.trust[key] = False, 0.0
+        self.trust_variances[key] = VARIANCE_AT_BIRTH
         self.exponents[key], self.squares[key] = pooling.fresh(self.log_weights.shape[1])
         if key < KEYS:
             self.past.count[key] = self.past.inside[key] = 0

@@ -33,7 +33,7 @@ from streammeta.experts.memory import Memory
 from streammeta.experts.trees import Trees
 from streammeta.experts.wild import wildest
 from streammeta.mixture import VARIANCE_FLOOR
-from streammeta.pooling import STEADY, answer_members, judge_members, remember
+from streammeta.pooling import SAID, STEADY, answer_members, judge_members, remember
 from streammeta.replay import keep
 
 Floats = NDArray[np.float64]
@@ -179,7 +179,7 @@ def ask(
     raw = np.empty((n, w.means.shape[1]))
     for r in range(n):
         raw[r] = join_lags(features[r], b.lags[key], t.lags, raw.shape[1], LAG_COLUMNS, w.task)
-    said, made = np.zeros((n, members, outputs)), np.zeros((n, STEADY + 1, outputs))
+    said, made = np.zeros((n, members, outputs)), np.zeros((n, SAID, outputs))
     find_units(together, key, many)
     if w.n_classes[0] > 0:
         ask_bank(t.bank, t.world, key, raw, said)
@@ -337,7 +337,7 @@ def take_target(together: Box, key: int, target: float, many: bool) -> None:
         return
     if t.scales[key] > 0.0:
         ratio = (t.scales[key] / scale) ** 2
-        for variances in (b.variances[key], b.voice_variances[key]):
+        for variances in (b.variances[key], b.voice_variances[key], b.trust_variances[key]):
             for m in range(len(variances)):
                 variances[m] = max(ratio * variances[m], VARIANCE_FLOOR)
     t.scales[key] = scale
