@@ -372,6 +372,10 @@ def test_drifts_are_told_with_their_explanations(run):
     assert told[0]["explanation"]["votes"]
     assert running.get("/v1/drifts?limit=0")["drifts"] == []
     assert running.ask("GET", "/v1/drifts?limit=-1")[0] == 422
+    for path in ("/v1/drifts?limits=3", "/v1/status?limit=3", "/v1/stream?kind=drift"):
+        code, fault, *_ = running.ask("GET", path)
+        assert code == 422
+        assert "no query parameter is called" in str(fault)
 
 
 def test_status_and_metrics_tell_how_it_goes(run):

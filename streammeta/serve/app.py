@@ -106,7 +106,7 @@ def make_app(api: Api, more: Sequence[BaseRoute] = ()) -> Starlette:
         "/v1/snapshot": lambda body: snapshot(api, body),
     }
     gets: dict[str, Callable[[Request], Response]] = {
-        "/v1/status": lambda request: answer(200, api.status()),
+        "/v1/status": lambda request: status(api, request),
         "/v1/drifts": lambda request: drifts(api, request),
         "/v1/stream": lambda request: stream(api, request),
         "/openapi.json": lambda request: answer(200, description(__version__)),
@@ -199,8 +199,15 @@ async def snapshot(api: Api, body: bytes) -> Response:
 # -- what is told --------------------------------------------------------------------------------
 
 
+def status(api: Api, request: Request) -> Response:
+    """How it goes."""
+    asks_only(request)
+    return answer(200, api.status())
+
+
 def drifts(api: Api, request: Request) -> Response:
     """The newest alarms, the last one first."""
+    asks_only(request, "limit")
     known, limit = list(api.outlet.drifts), request.query_params.get("limit", "50")
     if not (limit.isascii() and limit.isdecimal()) or len(limit) > 9:
         raise BadRequest(422, f"limit is {limit[:40]!r}, expected a whole number")
@@ -209,6 +216,7 @@ def drifts(api: Api, request: Request) -> Response:
 
 def stream(api: Api, request: Request) -> Response:
     """Outputs as server-sent events."""
+    asks_only(request, "kinds", "seconds")
     named = [kind for kind in request.query_params.get("kinds", "").split(",") if kind]
     for kind in named:
         if kind not in KINDS:
@@ -222,6 +230,18 @@ def stream(api: Api, request: Request) -> Response:
         raise BadRequest(422, f"seconds: expected a number from 0 to {LONGEST:g}")
     seconds = 0.0 if request.method == "HEAD" else seconds
     return _Stream(api.outlet, api.outlet.join(frozenset(named)), seconds)
+
+
+def asks_only(request: Request, *known: str) -> None:
+    """Refuse a query parameter that would have no effect: it may be a known one with a slip.
+
+    Raises:
+        BadRequest: there is one.
+    """
+    for name in request.query_params:
+        if name not in known:
+            told = f"known: {', '.join(known)}" if known else "none is known here"
+            raise BadRequest(422, f"no query parameter is called {name[:40]!r}; {told}")
 
 
 class _Stream(StreamingResponse):

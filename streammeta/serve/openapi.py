@@ -203,7 +203,7 @@ def _shown_paths() -> dict[str, Any]:
     seconds = {"type": "number", "minimum": 0, "maximum": 86400}
     text = {"text/plain": {"schema": {"type": "string"}}}
     return {
-        "/v1/status": {"get": _get("status", "How it goes.", {"type": "object"})},
+        "/v1/status": {"get": _get("status", "How it goes.", {"type": "object"}, {})},
         "/v1/drifts": {
             "get": _get(
                 "drifts",
@@ -269,7 +269,8 @@ def _get(
     ]
     plain = any("/" in kind for kind in found)  # a table of media types, no schema
     done = {"description": "here it is", "content": found} if plain else _json("here it is", found)
-    faults = GUARDED | ({422: "a parameter cannot be used"} if asked else {})
+    unknown = "a parameter is unknown or cannot be used"
+    faults = GUARDED | ({} if asked is None else {422: unknown})
     faults |= {404: "metrics are switched off"} if missing else {}
     faults |= {503: "the run has been told to end"} if draining else {}
     return {
