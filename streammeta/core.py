@@ -380,6 +380,7 @@ def answer(
     if not learns:
         if target >= 0 or state.task == REGRESSION:
             pooling.remember(state.beliefs, key, target, False)
+        state.startled[key] = False  # nobody is judged any more
         return
     state.labels += 1
     heard = watched(state, question)

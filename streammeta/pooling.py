@@ -35,8 +35,9 @@ Flags = NDArray[np.bool_]
 I64 = NDArray[np.int64]
 
 #: Rows of all that is said to a question: by the quick mixture and the slow one, which join the
-#: members, by the pool; the answer, which is a mixture of these three; what the quick one says
-#: without its scouts; and what was answered but for a surprise, not a number where there was none.
+#: members, by the pool; the answer, which is a mixture of these three and, after a surprise, of
+#: the last value; what the quick one says without its scouts; and what would have been answered
+#: without the surprise, NaN where there was none.
 QUICK, SLOW, POOLED, ANSWER, STEADY, UNMOVED = range(6)
 SAID, MIXTURES, VOICES = 6, 2, 3
 #: Of a step, in units of an exponent, were there one member; of M it is divided by sqrt(M).
@@ -56,7 +57,7 @@ class Beliefs(NamedTuple):
     pool; of the three ``voices (K, 3)`` in the answer; ``variances`` and ``ages`` for the scores of
     members ``(K, M)`` and voices; which are ``live (K, M)``, and since which row, ``births``.
     Whether the newest value was a surprise, ``startled (K,)``, and the log weights ``trust (K, 2)``
-    of what all say then and of the last value, with variances and ages.
+    of what all say then and of the last value, with variances and ages ``(K, 2)``.
 
     And what the simple members, the last two, count: ``lags (K, L)``, labels newest first;
     ``transitions (K, O, O)`` from label to label, and labels, ``prior (K, O)``, both discounted.
@@ -281,13 +282,15 @@ def judge_members(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _learn_of_surprise(b: Beliefs, key: int, last: float, said: Floats, truth: float) -> None:
-    """Who was right after the last surprise, if the question came then; and whether this is one."""
+    """Who was right after a surprise, if the question came then and this is the first label since;
+    and whether this is one to all but the last value: if not, they have learned of the change."""
+    said_by_all = said[ANSWER, 0]
     if not np.isnan(said[UNMOVED, 0]):
-        learn_trust(b.trust[key], b.trust_variances[key], b.trust_ages[key], said[UNMOVED, 0],
-                    last, truth)  # fmt: skip
-    b.startled[key] = is_surprise(
-        truth - said[ANSWER, 0], b.voice_variances[key], b.voice_ages[key, 0]
-    )
+        said_by_all = said[UNMOVED, 0]
+        if b.startled[key]:
+            learn_trust(b.trust[key], b.trust_variances[key], b.trust_ages[key], said_by_all,
+                        last, truth)  # fmt: skip
+    b.startled[key] = is_surprise(truth - said_by_all, b.voice_variances[key], b.voice_ages[key, 0])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

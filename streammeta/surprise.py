@@ -5,6 +5,9 @@ members have learned of it; one with single strays is told by that worst of all.
 does is learned from what came after its surprises, and from nothing else: in between it is neither
 used nor forgotten (a specialist, Freund et al. 1997, Using and combining predictors that
 specialize, STOC).
+
+A surprise is a residual that lies far out. (In benches it is also a loss above what is usual.)
+All numbers here are in standardised units of the target.
 """
 
 from __future__ import annotations
@@ -26,8 +29,8 @@ SIDES = 2
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def is_surprise(gap: float, variances: Floats, age: int) -> bool:
-    """Whether a residual is one to whoever knows best, by his variance of ``variances``; never
-    before they have been judged ``GROWN`` times. What is not a number is."""
+    """Whether the residual ``gap`` is beyond what the least of ``variances (V,)`` makes likely;
+    never before those have been judged ``GROWN`` times, of which ``age`` counts. NaN is one."""
     return age >= GROWN and not gap * gap <= SURPRISE * variances.min()
 
 
@@ -43,7 +46,8 @@ def share_of_last(trust: Floats) -> float:
 def learn_trust(
     trust: Floats, variances: Floats, ages: I64, said: float, last: float, truth: float
 ) -> None:
-    """Move log weights ``(2,)`` by what both were worth after a surprise."""
+    """Move the log weights ``trust (2,)`` of what all others ``said`` and of the ``last`` value by
+    what both were worth after a surprise; ``variances`` and ``ages (2,)`` are for their scores."""
     scores, both = np.zeros(SIDES), np.ones(SIDES, np.bool_)
     for side, value in enumerate((said, last)):
         scores[side], variances[side] = value_score(truth - value, variances[side], ages[side])

@@ -142,7 +142,9 @@ def test_charts_that_know_more_than_a_snapshot_keep_still(replay: Replay) -> Non
         page.get(replay.site.url)
         last_row(page, 4 * SWITCH - 20)
         assert page.execute_script("return plan.learners.length && plan.curves.length")
-        page.execute_script("take({...newest, meta: {}, curves: {}});")
+        until(page, "return !building")
+        page.execute_script("take({...newest, meta: {}, curves: {}, weights: {}});")
+        assert page.execute_script("return plan !== null && !building"), "no chart was made anew"
         assert complaints(page) == []
 
 

@@ -25,7 +25,7 @@ from streammeta.meta.net import Net
 from streammeta.registry import components, load
 
 TASKS: tuple[Task, ...] = ("classification", "regression")
-CLASSES, STEPS = 3, 3
+CLASSES, STEPS, RATE = 3, 3, 0.08
 WIDTHS = (7, 6)
 
 both_tasks = pytest.mark.parametrize("task", TASKS)
@@ -34,7 +34,7 @@ both_tasks = pytest.mark.parametrize("task", TASKS)
 def make(name: str, task: Task, **options: Any) -> GradientLearner:
     net = Net((4, *WIDTHS, 1 if task == "regression" else CLASSES + 2))
     outer = Outer(**options)
-    made = load("learners", name)(net, task, inner_lr=0.1, steps=STEPS, outer_lr=1e-3, outer=outer)
+    made = load("learners", name)(net, task, inner_lr=RATE, steps=STEPS, outer_lr=1e-3, outer=outer)
     assert isinstance(made, GradientLearner)
     return made
 
@@ -332,11 +332,11 @@ def by_a_rule(learner: GradientLearner, state: State, one: Plain) -> Tensor:
                 seen = torch.cat([h, theta[:, None], gate[:, None]], 1)
                 said.append(torch.sigmoid(seen @ row[:-1] + row[-1]))
             gates = torch.stack(said)
-            theta = gates[1] * theta - 10.0 * 0.1 * gates[0] * gradient
+            theta = gates[1] * theta - 10.0 * RATE * gates[0] * gradient
         else:
             out = rule[place:].view(-1, 2)
             a, b = (h @ out[:-1] + out[-1]).T
-            theta = theta - 0.1 * torch.exp(3.0 * torch.tanh(a / 3.0)) * gradient + 0.1 * b
+            theta = theta - RATE * torch.exp(3.0 * torch.tanh(a / 3.0)) * gradient + 0.1 * b
         judged.append(one.on(one.query, theta))
     whole = sum(judged) / STEPS
     assert isinstance(whole, Tensor)

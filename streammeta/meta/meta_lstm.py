@@ -4,9 +4,9 @@ Ravi & Larochelle 2017 ("Optimization as a model for few-shot learning", ICLR), 
 ``theta <- f theta - i gradient``, where gates ``f`` and ``i`` of every weight come from its
 gradient, the loss, the weight itself and the gate's value before, through an LSTM that all weights
 share. The first weights are learned too. Here the gate ``i`` starts at ``inner_lr`` and may go up
-to ``FASTEST`` times that, so beyond 1, where the paper's sigmoid ends. And it is trained on the
-losses after every step: by the last alone, with gradients taken as given, steps that overshoot to
-and fro cancel out, and nothing holds them back.
+to ``FASTEST`` times that, where the paper's ends at 1. And it is trained on the losses after every
+step: with gradients taken as given, the loss after the last one does not punish that the steps
+before it overshoot.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Unrolled(Differentiated, ABC):
         return self.unroll(theta, extra, support, n_classes)[-1]
 
     def judged(self, theta: Tensor, extra: Tensor, batch: Batch, n_classes: int) -> Tensor:
-        """Mean of the query losses after each step."""
+        """``(B,)`` mean of the query losses after each step."""
         stops = self.unroll(theta, extra, batch[:3], n_classes)
         return torch.stack([self.query_loss(fast, batch, n_classes) for fast in stops]).mean(0)
 

@@ -279,7 +279,8 @@ class Metrics:
             self._read()
 
     def _read(self) -> None:
-        """Count what has been taken; in the host's thread or that of whoever scrapes."""
+        """Count what has been taken; in the host's thread or that of whoever scrapes. Should one of
+        the outputs be at fault, those behind it go uncounted: none is counted twice."""
         with self._reading:
             outputs = self._heard[:]  # more may be added meanwhile
             del self._heard[: len(outputs)]

@@ -151,7 +151,7 @@ function span(chart, now, values) {
 }
 
 // The charts may know of a curve that a snapshot does not have yet: they were asked for after it.
-const points = (curves, name) => curves[name] || {rows: [], values: []};
+const points = (known, name) => known[name] || {rows: [], values: []};
 
 function curves(now) {
   for (const name of plan.curves) {
@@ -168,7 +168,7 @@ function curves(now) {
   const shares = {x: now.weight_rows};
   plan.groups.forEach((group, i) => {
     shares[`s${i}`] = now.weight_rows.map(
-      (_, at) => group.reduce((sum, family) => sum + (now.weights[family] || [])[at], 0));
+      (_, at) => group.reduce((sum, family) => sum + ((now.weights[family] || [])[at] ?? 0), 0));
   });
   fill("weights", "shares", shares);
   fill("adapting", "changes",
