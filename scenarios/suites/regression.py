@@ -8,11 +8,11 @@ from scenarios.open_stream import unavailable
 SLOW_ROWS = 2_500  # what the slowest ensemble of River sees of a stream
 
 ABOUT = f"""
-Mean absolute error; the streams differ in scale, so compare within a column. On etth1 nobody has
-beaten the last value one step ahead, as far as we know. Very large numbers are River's models
-that diverge at their default rates: its linear regression on shops, its tree's leaves elsewhere.
-Sensors and shops are fleets: learners that know no keys are given the key as one more category.
-River's SRP sees the first {SLOW_ROWS:,} rows.
+Mean absolute error; the streams differ in scale, so compare within a column. On etth1 the last
+value is hard to beat one step ahead. Very large numbers are River's models that diverge at their
+default rates: its linear regression on shops, its trees' leaves elsewhere. Sensors and shops are
+fleets: learners that know no keys are given the key as one more category. River's SRP sees the
+first {SLOW_ROWS:,} rows.
 """
 
 SUITE = Suite(
