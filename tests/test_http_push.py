@@ -165,7 +165,7 @@ def test_what_was_answered_with_200_survives_kill_9(tmp_path, source):
         pass  # killed
     link.close()
     killer.join()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, "it did not end before it was killed"
     process.stdout.close()
     assert taken > 0
     made = source()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -26,9 +26,9 @@ def departures(stay: int, times: int = 7) -> list[float]:
     return [float(AWAY * out + rng.normal()) for out in away]
 
 
-def errors(values: list[float], chunk: int = 1) -> NDArray[np.float64]:
+def errors(values: list[float]) -> NDArray[np.float64]:
     """Absolute errors of the default model, row by row."""
-    engine = Engine(ModelConfig(task="regression", chunk=chunk))
+    engine = Engine(ModelConfig(task="regression"))
     events = [Event(str(row), {"hour": row % 24}, value) for row, value in enumerate(values)]
     return np.array([o.loss for o in engine.observe(events) if isinstance(o, Scored)])
 
@@ -53,6 +53,7 @@ def test_where_a_value_strays_alone_nobody_follows_it() -> None:
     assert found[1:].max() < AWAY / 8, found.round(1)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_trust_goes_to_the_side_that_was_right(seed: int, jumps: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -120,7 +121,6 @@ def test_a_key_is_not_startled_by_what_happens_to_another() -> None:
     for row, value in enumerate(noise(60)):
         engine.observe([Event(f"{key}{row}", {"a": 1.0}, value, key) for key in "ab"])
     engine.observe([Event("jump", {"a": 1.0}, 50.0, "a")])
-    assert engine.state.startled[:2].tolist() == [True, engine.state.startled[1]]
     engine.observe([Event("calm", {"a": 1.0}, 0.0, "b")])
     assert engine.state.startled[:2].tolist() == [True, False]
 
