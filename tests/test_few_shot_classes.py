@@ -14,6 +14,7 @@ from scenarios.bench import Book, Job, compare, finish, run_job
 from scenarios.bench.jobs import cards, unfit
 from scenarios.fewshot import class_data
 from scenarios.fewshot.class_data import DATA, digits, episodes, new_digits, yeast
+from scenarios.fewshot.eye import SEEN, seen, trained, warped
 from scenarios.fewshot.few_shot import (
     BASELINES,
     FEW_SHOT,
@@ -49,7 +50,7 @@ def pictures(part: np.ndarray[Any, Any]) -> set[bytes]:
 def test_no_picture_of_the_test_is_seen_in_training_in_any_orientation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(class_data, "_scaled", class_data.Split)  # pixels as they are
+    monkeypatch.setattr(class_data, "scaled", class_data.Split)  # pixels as they are
     for split in (digits(3), new_digits(3)):
         train = set().union(*(pictures(part) for part in split.train))
         test = set().union(*(pictures(part) for part in split.test))
@@ -142,6 +143,61 @@ def test_without_scikit_learn_it_is_said_what_to_install(monkeypatch: pytest.Mon
         digits(0)
 
 
+# -- the eye -------------------------------------------------------------------------------------
+
+
+def test_an_eye_sees_the_same_in_a_picture_that_is_moved_a_little() -> None:
+    rng = np.random.default_rng(0)
+    split = digits(0)
+    eye = trained(split.train, rng, 60)
+    rows = np.concatenate([part[:8] for part in split.test])
+    assert eye.see(rows).shape == (len(rows), SEEN)
+    np.testing.assert_allclose(np.linalg.norm(eye.see(rows), axis=1), 1.0, rtol=1e-5)
+    moved, other = warped(rows, rng), np.roll(rows, 8, axis=0)
+
+    def apart(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+        return float(np.linalg.norm(a - b, axis=1).mean())
+
+    in_pixels = apart(rows, moved) / apart(rows, other)
+    as_seen = apart(eye.see(rows), eye.see(moved)) / apart(eye.see(rows), eye.see(other))
+    assert as_seen < 0.8 * in_pixels
+
+
+def test_a_warped_picture_is_nearly_the_same_one() -> None:
+    rows = np.concatenate([part[:5] for part in digits(0).train])
+    moved = warped(rows, np.random.default_rng(0))
+    assert moved.shape == rows.shape
+    assert moved.dtype == np.float32
+    distances = np.linalg.norm(rows[:, None] - moved[None], axis=-1)
+    own = np.diag(distances)
+    assert (own > 0).all()
+    assert (distances.argmin(0) == np.arange(len(rows))).mean() > 0.7
+
+
+def test_what_is_seen_of_the_test_depends_on_no_row_of_the_test(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = seen.__wrapped__("digits", 0, 0.02)
+    split = DATA["digits"].split(0)
+    few = class_data.Split(split.train, split.test[:3])
+    told = DATA["digits"]._replace(split=lambda seed: few)
+    monkeypatch.setitem(DATA, "digits", told)  # type: ignore[arg-type] # a dict underneath
+    part = seen.__wrapped__("digits", 0, 0.02)
+    assert len(part.test) == 3
+    for one, other in zip((*part.train, *part.test), (*whole.train, *whole.test[:3]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_learners_read_what_the_eye_sees_and_the_nearest_row_is_one_of_pictures() -> None:
+    asked = FEW_SHOT.asked(job("maml"))
+    assert asked.tests.query_x.shape[-1] == 64
+    assert asked.seen().tests.query_x.shape[-1] == SEEN
+    for mine, theirs in zip(asked.tests[1::3], asked.seen().tests[1::3], strict=True):
+        assert torch.equal(mine, theirs), "the same episodes"
+    columns = FEW_SHOT.asked(job("maml", "segments@3x5"))
+    assert columns.seen() is columns
+
+
 # -- the protocol --------------------------------------------------------------------------------
 
 
@@ -152,6 +208,18 @@ def test_first_weights_keep_the_distances_of_the_rows() -> None:
     h = net.features(theta, x)
     apart, before = torch.pdist(h), torch.pdist(x)
     assert float(torch.corrcoef(torch.stack([apart, before]))[0, 1]) > 0.9
+
+
+def test_copies_of_every_feature_widen_the_hidden_layer() -> None:
+    net = network(10, 3, copies=4)
+    assert net.sizes == (10, 4 * 20 + 32, 3)
+    theta = near_identity(net, np.random.default_rng(0))
+    first = net.layers()[0]
+    weight = theta[first.start : first.bias].view(10, -1)
+    copied = weight[:, :80].view(10, 4, 2, 10).mean(1)
+    assert torch.allclose(copied[:, 0], torch.eye(10), atol=0.05)
+    assert torch.allclose(copied[:, 1], -torch.eye(10), atol=0.05)
+    assert float(weight[:, 80:].abs().max()) < 0.1, "the last ones hold noise alone"
 
 
 def test_every_learner_that_classifies_is_in_the_suite() -> None:
@@ -173,7 +241,15 @@ def test_the_same_seed_gives_the_same_answers_and_all_models_have_the_same_tasks
 
 
 def test_every_model_does_the_protocol_and_the_table_pairs_it() -> None:
-    models = ("nearest", "scratch", "pretrained", "fine_tuned", "prototypical", "meta_lstm")
+    models = (
+        "nearest",
+        "nearest_read",
+        "scratch",
+        "pretrained",
+        "fine_tuned",
+        "prototypical",
+        "meta_lstm",
+    )
     done = [finish(run_job(job(model, rows=4)), SUITE, "") for model in models]
     book = Book([kept.record for kept in done], compare(done))
     (table,) = SUITE.summarise(book) if SUITE.summarise else []
@@ -181,8 +257,8 @@ def test_every_model_does_the_protocol_and_the_table_pairs_it() -> None:
     assert table.rows[0][table.head.index("minus nearest")] == "-"
     for name, most in (("NLL", 20.0), ("ECE", 1.0)):
         column = [row[table.head.index(name)] for row in table.rows]
-        assert column[0] == "-", "the nearest neighbour tells no probabilities"
-        assert all(0 < float(told) < most for told in column[1:])
+        assert column[:2] == ["-", "-"], "the nearest neighbour tells no probabilities"
+        assert all(0 < float(told) < most for told in column[2:])
     for kept in done:
         right = kept.record.extra[RIGHT]
         assert sum(right) / (4 * 75) == pytest.approx(kept.record.score, abs=1e-5)

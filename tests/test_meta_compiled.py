@@ -330,7 +330,7 @@ def test_so_are_options_of_inner_steps(options: dict[str, float]) -> None:
     assert learner.compiled_slopes(start(learner), tasks(learner), 1) is None
 
 
-@pytest.mark.parametrize("name", ["cavia", "reptile", "fine_tuning"])
+@pytest.mark.parametrize("name", ["cavia", "cavia_film", "reptile", "fine_tuning"])
 def test_so_are_learners_with_slopes_of_their_own(name: str) -> None:
     learner = make(name, "regression")
     assert learner.compiled_slopes(start(learner), tasks(learner), 1) is None

@@ -124,6 +124,31 @@ def through_the_context(learner: GradientLearner, state: State, one: Plain) -> T
     return total
 
 
+def through_the_scales(learner: GradientLearner, state: State, one: Plain) -> Tensor:
+    """CAVIA whose context scales and shifts the first layer's units, before their ReLU."""
+    gains, shifts = state.extra.view(2, -1)
+    layers = learner.net.layers()  # type: ignore[attr-defined]
+
+    def on(rows: list[Tensor], context: Tensor) -> Tensor:
+        x, y, mask = rows
+        for depth, layer in enumerate(layers):
+            weight = state.theta[layer.start : layer.bias].view(layer.n_in, layer.n_out)
+            x = x @ weight + state.theta[layer.bias : layer.end]
+            if depth == 0:
+                x = x * (1.0 + gains * context) + shifts * context
+            if depth + 1 < len(layers):
+                x = x.clamp(min=0.0)
+        return masked_mean(losses(x, y, one.kind), mask)
+
+    context = torch.zeros_like(gains, requires_grad=True)
+    for _ in range(STEPS):
+        context = context - learner.inner_lr * slope(on(one.support, context), context)
+    total = on(one.query, context)
+    if learner.outer.modulation is not None:
+        total = (1.0 - torch.exp(-learner.outer.modulation * total)) * total
+    return total
+
+
 def through_the_solution(learner: GradientLearner, state: State, one: Plain) -> Tensor:
     """R2-D2: least squares with the ridge as further rows, which draw the layer to its prior."""
     x, y, mask = (part[one.support[2] > 0] for part in one.support)
@@ -372,6 +397,7 @@ EXACT: dict[str, Callable[[GradientLearner, State, Plain], Tensor]] = {
     "anil": through_all_weights,
     "meta_sgd": through_all_weights,
     "cavia": through_the_context,
+    "cavia_film": through_the_scales,
     "r2d2": through_the_solution,
     "alpaca": through_the_belief,
     "pcoc": through_the_clouds,
@@ -389,6 +415,7 @@ CASES = [
     ("meta_sgd", {"proximity": 0.7, "each_step": 0.3, "modulation": 2.0}),
     ("anil", {"modulation": 0.5, "proximity": 0.2}),
     ("cavia", {"modulation": 1.0}),
+    ("cavia_film", {"modulation": 1.0}),
     ("r2d2", {"modulation": 1.0}),
     ("alpaca", {"modulation": 0.1}),
     ("pcoc", {"modulation": 1.0}),
@@ -564,6 +591,8 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -
 def test_cavia_refuses_what_it_cannot_do() -> None:
     with pytest.raises(UsageError, match="about weights that adapt"):
         make("cavia", "regression", proximity=0.5)
+    with pytest.raises(UsageError, match="film scales hidden units; the network has none"):
+        load("learners", "cavia_film")(Net((4, 3)), "classification")
 
 
 def test_r2d2_refuses_what_it_cannot_do() -> None:

@@ -33,12 +33,13 @@ class Split(NamedTuple):
 
 
 class ClassData(NamedTuple):
-    """What is known of a data set, and how a seed splits it."""
+    """What is known of a data set, and how a seed splits it; ``pictures``: rows are ``(64,)``."""
 
     split: Callable[[int], Split]
     about: str
     source: str
     reference: str
+    pictures: bool = False
 
 
 @cache
@@ -77,7 +78,7 @@ def digits(seed: int) -> Split:
         test.append(_turned(mine[half:], out))
         train += [_turned(mine[:half], q) for q in range(4) if q != out]
     train += [_turned(part, 0, mirrored=True) for part in train]
-    return _scaled(train, test)
+    return scaled(train, test)
 
 
 def new_digits(seed: int) -> Split:
@@ -89,7 +90,7 @@ def new_digits(seed: int) -> Split:
     train = [_turned(x[y == digit], q) for digit in order[:5] for q in range(4)]
     train += [_turned(part, 0, mirrored=True) for part in train]
     test = [_turned(x[y == digit], int(rng.integers(4))) for digit in order[5:]]
-    return _scaled(train, test)
+    return scaled(train, test)
 
 
 @cache
@@ -125,7 +126,7 @@ def yeast(seed: int) -> Split:
     return _by_class("Yeast", seed, 0.4)
 
 
-def _scaled(train: Sequence[Rows], test: Sequence[Rows]) -> Split:
+def scaled(train: Sequence[Rows], test: Sequence[Rows]) -> Split:
     """Centred pixel by pixel, one scale for all: distances stay those of the pictures."""
     rows = np.concatenate(train)
     centre = rows.mean(0)
@@ -190,8 +191,10 @@ def episodes(
 
 _OPTICAL = "https://archive.ics.uci.edu/dataset/80 (Alpaydin & Kaynak 1998)"
 DATA: Mapping[str, ClassData] = {
-    "digits": ClassData(digits, "digits in orientations held out", "scikit-learn", _OPTICAL),
-    "new_digits": ClassData(new_digits, "digits held out altogether", "scikit-learn", _OPTICAL),
+    "digits": ClassData(digits, "digits in orientations held out", "scikit-learn", _OPTICAL, True),
+    "new_digits": ClassData(
+        new_digits, "digits held out altogether", "scikit-learn", _OPTICAL, True
+    ),
     "segments": ClassData(
         segments, "kinds of surface", "bundled with River: ImageSegments",
         "https://archive.ics.uci.edu/dataset/147",

@@ -24,6 +24,7 @@ from torch import Tensor
 from scenarios.bench.jobs import Outcome
 from scenarios.fewshot.class_data import DATA, Split, episodes
 from scenarios.fewshot.descent import descend
+from scenarios.fewshot.eye import seen
 from scenarios.prequential import Progress, Result, peak_rss_mb
 from scenarios.scenario import Card
 from streammeta.errors import UsageError
@@ -48,6 +49,7 @@ BLENDED = 0.5  # of the classes of an episode of training lie between two
 BINS = 15  # of confidence, for the calibration error
 UNTRAINED = "@0"  # after a learner's name: no outer step is taken
 NOISE = 0.02  # of the first weights
+MORE = 32  # hidden units beyond the parts of features
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,10 @@ class Recipe:
     tasks: int = TASKS
     way: int | None = None  # of the episodes of training, where not that of the test
     frozen: bool = False  # all but the last layer: a learned rule takes much time for each weight
+    copies: int = 1  # of each feature in the hidden layer
 
 
-_STEPS = {"inner_lr": 0.02, "steps": 10}
+_STEPS = {"inner_lr": 0.2, "steps": 10}
 _RULE = Recipe("", 100, 1e-3, _STEPS, tasks=4, frozen=True)
 RECIPES: Mapping[str, Recipe] = {
     "maml": Recipe("maml", 150, 3e-4, _STEPS),
@@ -74,11 +77,12 @@ RECIPES: Mapping[str, Recipe] = {
     "anil": Recipe("anil", 150, 3e-4, _STEPS),
     "meta_sgd": Recipe("meta_sgd", 150, 3e-4, _STEPS),
     "reptile": Recipe("reptile", 150, 1e-4, _STEPS),
-    "cavia": Recipe("cavia", 800, 3e-3, {"inner_lr": 3.0, "steps": 3, "context": 100}),
+    "cavia": Recipe("cavia_film", 100, 1e-4, {"inner_lr": 100.0, "steps": 10}, copies=5),
+    "cavia_inputs": Recipe("cavia", 800, 3e-3, {"inner_lr": 3.0, "steps": 3, "context": 100}),
     "r2d2": Recipe("r2d2", 1_600),
     "pcoc": Recipe("pcoc", 600, tasks=4, way=10),
     "prototypical": Recipe("prototypical", 600, tasks=2, way=20),
-    "matching": Recipe("matching", 600, tasks=2, way=20),
+    "matching": Recipe("matching", 150, 3e-4, tasks=4, way=10),
     "matching_context": Recipe("matching_context", 100, 3e-4, tasks=4),
     "in_context": Recipe("in_context", 600, 3e-4, tasks=4, way=10),
     "in_context_gru": Recipe("in_context", 1_000, 1e-3, {"attends": False}),
@@ -87,9 +91,10 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def network(width: int, way: int) -> Net:
-    """One hidden layer, with room for the positive and the negative part of every feature."""
-    return Net((width, 2 * width + 32, way))
+def network(width: int, way: int, copies: int = 1) -> Net:
+    """One hidden layer, with room for the positive and the negative part of every feature, as many
+    times as there are ``copies``."""
+    return Net((width, 2 * width * copies + MORE, way))
 
 
 def near_identity(net: Net, rng: np.random.Generator) -> Tensor:
@@ -98,8 +103,8 @@ def near_identity(net: Net, rng: np.random.Generator) -> Tensor:
     theta = net.init(rng)
     first = net.layers()[0]
     weight = rng.normal(0.0, NOISE, (first.n_in, first.n_out)).astype(np.float32)
-    weight[:, : first.n_in] += np.eye(first.n_in, dtype=np.float32)
-    weight[:, first.n_in : 2 * first.n_in] -= np.eye(first.n_in, dtype=np.float32)
+    one, copies = np.eye(first.n_in, dtype=np.float32), (first.n_out - MORE) // (2 * first.n_in)
+    weight[:, : first.n_out - MORE] += np.tile(np.hstack([one, -one]), copies)
     theta[first.start : first.bias] = weight.ravel()
     return torch.from_numpy(theta)
 
@@ -121,13 +126,13 @@ class Asked:
     tests: Batch
     seed: int
     effort: float  # of training, 1 for 600 episodes
-
+    copies: int = 1  # of each feature in the hidden layer
     frozen: bool = False  # rows are what the last layer reads
 
     def net(self, way: int | None = None) -> Net:
         """The shape of a network that tells ``way`` classes apart."""
         width, outputs = self.split.train[0].shape[1], way or self.way
-        return Net((width, outputs)) if self.frozen else network(width, outputs)
+        return Net((width, outputs)) if self.frozen else network(width, outputs, self.copies)
 
     @property
     def loss(self) -> Loss:
@@ -142,23 +147,32 @@ class Asked:
         """First weights ``(P,)`` of every learner: pre-trained, with a last layer near 0."""
         theta = torch.from_numpy(net.init(self.rng(START)))
         if not self.frozen:
-            theta[: net.head().start] = body(self.data, self.seed, self.effort)
+            theta[: net.head().start] = body(self.data, self.seed, self.effort, self.copies)
         return theta
+
+    def seen(self) -> Asked:
+        """The same with what an eye sees in pictures for rows; rows that are none stay."""
+        if not DATA[self.data].pictures:
+            return self
+        split = seen(self.data, self.seed, self.effort)
+        draw, count = episodes(split.test, self.way, self.shot, QUERY), len(self.tests.query_y)
+        return replace(self, split=split, tests=draw(self.rng(TEST), count))
 
     def read(self) -> Asked:
         """The same with what the last layer of the pre-trained network reads for rows."""
-        net = self.net()
-        theta = self.start(net)
+        rows = self.seen()
+        net = rows.net()
+        theta = rows.start(net)
 
-        def features(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-            return net.features(theta, torch.from_numpy(rows)).numpy()
+        def features(part: NDArray[np.float32]) -> NDArray[np.float32]:
+            return net.features(theta, torch.from_numpy(part)).numpy()
 
-        split = Split(*(tuple(features(rows) for rows in part) for part in self.split))
+        split = Split(*(tuple(features(part) for part in parts) for parts in rows.split))
         x, asked = (
-            net.features(theta, part) for part in (self.tests.support_x, self.tests.query_x)
+            net.features(theta, part) for part in (rows.tests.support_x, rows.tests.query_x)
         )
-        tests = self.tests._replace(support_x=x, query_x=asked)
-        return replace(self, split=split, tests=tests, frozen=True)
+        tests = rows.tests._replace(support_x=x, query_x=asked)
+        return replace(rows, split=split, tests=tests, frozen=True)
 
 
 class Answer(NamedTuple):
@@ -182,6 +196,11 @@ def nearest(asked: Asked) -> Answer:
     return Answer(tests.support_y.gather(1, at))
 
 
+def nearest_read(asked: Asked) -> Answer:
+    """The same where the rows are what the last layer of the pre-trained network reads."""
+    return nearest(asked.read())
+
+
 def scratch(asked: Asked) -> Answer:
     """A network trained on each support alone, by Adam."""
     tests, net = asked.tests, asked.net()
@@ -203,7 +222,9 @@ def pretrained(asked: Asked) -> Answer:
 
 
 def fine_tuned(asked: Asked) -> Answer:
-    """The same network, of which on each support every weight is trained, by Adam."""
+    """The same network, of which on each support every weight is trained, by Adam; an eye is left
+    as it is."""
+    asked = asked.seen()
     tests, net = asked.tests, asked.net()
     theta = asked.start(net)
     theta[net.head()] = 0.0
@@ -215,14 +236,18 @@ def fine_tuned(asked: Asked) -> Answer:
 
 
 @cache
-def body(data: str, seed: int, effort: float) -> Tensor:
+def body(data: str, seed: int, effort: float, copies: int = 1) -> Tensor:
     """All but the last layer of a network that has learned to tell the classes of training apart,
-    by Adam whose rate falls to 0: where every learner starts."""
+    by Adam whose rate falls to 0: where every learner starts. Behind an eye, which has learned
+    that, as it is before any training."""
+    rng = np.random.default_rng([seed, PRE])
+    if DATA[data].pictures:
+        net = network(seen(data, seed, effort).train[0].shape[1], 1, copies)
+        return near_identity(net, rng)[: net.head().start]
     train = DATA[data].split(seed).train
-    net = network(train[0].shape[1], len(train))
+    net = network(train[0].shape[1], len(train), copies)
     x = torch.from_numpy(np.concatenate(train))
     y = torch.from_numpy(np.repeat(np.arange(len(train)), [len(part) for part in train])).float()
-    rng = np.random.default_rng([seed, PRE])
     theta = near_identity(net, rng)[None]
     first, second = torch.zeros_like(theta), torch.zeros_like(theta)
     steps = max(1, round(PRE_STEPS * effort))
@@ -241,6 +266,7 @@ def body(data: str, seed: int, effort: float) -> Tensor:
 
 BASELINES: Mapping[str, Callable[[Asked], Answer]] = {
     "nearest": nearest,
+    "nearest_read": nearest_read,
     "scratch": scratch,
     "pretrained": pretrained,
     "fine_tuned": fine_tuned,
@@ -274,8 +300,8 @@ def learned(model: str, asked: Asked) -> Answer:
     """Meta-train on episodes of the classes of training, then adapt to every task of the test."""
     recipe = recipe_of(model)
     way = min(recipe.way or asked.way, len(asked.split.train))
-    if recipe.frozen:
-        asked = asked.read()
+    asked = replace(asked, copies=recipe.copies)
+    asked = asked.read() if recipe.frozen else asked.seen()
     net = asked.net(max(way, asked.way))
     learner = learner_of(model, net)
     state, steps = learner.init(asked.start(net)), 0
