@@ -24,6 +24,15 @@ DEFAULT_MODEL = "streammeta"
 PIPED_WIDTH = 120  # columns of a table that does not go to a terminal
 
 
+def many(n: int, thing: str) -> str:
+    """So many things, in words.
+
+    >>> many(1, "drift"), many(1200, "drift")
+    ('1 drift', '1,200 drifts')
+    """
+    return f"1 {thing}" if n == 1 else f"{n:,} {thing}s"
+
+
 def out() -> Console:
     """The console of stdout: results."""
     from rich.console import Console

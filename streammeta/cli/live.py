@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from streammeta.cli.console import many
 from streammeta.events import DriftDetected, MetaUpdated, Output, Predicted, Rejected
 from streammeta.scores import Scores, scores_for
 
@@ -108,7 +109,7 @@ class LiveView:
             f"{score.main} {score.rolling:.3f} over the last {window}"
             if window
             else "no label yet",
-            f"{len(self.drifts)} drifts",
+            many(len(self.drifts), "drift"),
             f"{self.meta_updates:,} meta-updates",
         ]
         if self.rejected:

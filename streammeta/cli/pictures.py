@@ -16,7 +16,7 @@ from streammeta.charts import (
     rolling_mean,
     share_chart,
 )
-from streammeta.cli.console import DRIFT_HEAD, number
+from streammeta.cli.console import DRIFT_HEAD, many, number
 from streammeta.live import Collector
 from streammeta.meta.insight import EXPLAINED, Insight
 from streammeta.report import Report
@@ -167,7 +167,7 @@ def _recovery(
     if not bands:
         return
     ours = results[0].model
-    at = _many(drifts, "true drift") if known else f"{_many(drifts, 'change')} found by {ours}"
+    at = many(drifts, "true drift") if known else f"{many(drifts, 'change')} found by {ours}"
     page.heading("Recovery").picture(
         band_chart(
             f"After a drift: mean over {at}",
@@ -284,10 +284,6 @@ def _adapting(page: Report, found: Snapshot) -> None:
             )
         )
         page.text("After adapting to the support rows of a task. Outer steps lower it.")
-
-
-def _many(n: int, thing: str) -> str:
-    return f"1 {thing}" if n == 1 else f"{n:,} {thing}s"
 
 
 def _marks(alarms: Sequence[DriftDetected]) -> list[Mark]:
@@ -447,7 +443,7 @@ def _stream(
     if bands:
         page.picture(
             band_chart(
-                f"{stream}: after a drift, mean over {_many(n, 'true drift')}",
+                f"{stream}: after a drift, mean over {many(n, 'true drift')}",
                 bands,
                 x_label="rows since the drift began",
                 y_label=NAMES.get(first.main, first.main),

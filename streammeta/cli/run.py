@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import typer
 
 from streammeta.cli import logs
-from streammeta.cli.console import number, out
+from streammeta.cli.console import many, number, out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -390,7 +390,7 @@ def _close(console: Console, view: LiveView, end: RunEnd, seconds: float, parts:
     here = " since it was resumed" if end.total > end.events else ""
     told = (
         f"{names[end.reason]}: {end.events:,} events in {seconds:.1f} s{here}, "
-        f"{score.main} {number(score.values()[score.main])}, {len(view.drifts)} drifts, "
+        f"{score.main} {number(score.values()[score.main])}, {many(len(view.drifts), 'drift')}, "
         f"{view.meta_updates:,} meta-updates, {view.rejected:,} rejected"
     )
     console.print(told, markup=False)
