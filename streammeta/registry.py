@@ -105,7 +105,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "trained on all tasks alike, no meta-learning: to compare with",
         ),
         "cavia": ("streammeta.meta.cavia:Cavia", "only a few context inputs adapt"),
-        "cavia_film": ("streammeta.meta.cavia:Film", "only scales and shifts of units adapt"),
+        "cavia_film": ("streammeta.meta.film:Film", "only scales of the first layer's units adapt"),
         "r2d2": ("streammeta.meta.r2d2:R2D2", "the last layer is solved for in closed form"),
         "alpaca": (
             "streammeta.meta.alpaca:Alpaca",

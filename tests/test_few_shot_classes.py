@@ -12,9 +12,9 @@ from learner_tasks import tasks_of
 
 from scenarios.bench import Book, Job, compare, finish, run_job
 from scenarios.bench.jobs import cards, unfit
-from scenarios.fewshot import class_data
+from scenarios.fewshot import class_data, few_shot
 from scenarios.fewshot.class_data import DATA, digits, episodes, new_digits, yeast
-from scenarios.fewshot.eye import SEEN, seen, trained, warped
+from scenarios.fewshot.eye import SEEN, seen, trained_eye, warped
 from scenarios.fewshot.few_shot import (
     BASELINES,
     FEW_SHOT,
@@ -149,7 +149,7 @@ def test_without_scikit_learn_it_is_said_what_to_install(monkeypatch: pytest.Mon
 def test_an_eye_sees_the_same_in_a_picture_that_is_moved_a_little() -> None:
     rng = np.random.default_rng(0)
     split = digits(0)
-    eye = trained(split.train, rng, 60)
+    eye = trained_eye(split.train, rng, 60)
     rows = np.concatenate([part[:8] for part in split.test])
     assert eye.see(rows).shape == (len(rows), SEEN)
     np.testing.assert_allclose(np.linalg.norm(eye.see(rows), axis=1), 1.0, rtol=1e-5)
@@ -188,14 +188,41 @@ def test_what_is_seen_of_the_test_depends_on_no_row_of_the_test(
         np.testing.assert_array_equal(one, other)
 
 
-def test_learners_read_what_the_eye_sees_and_the_nearest_row_is_one_of_pictures() -> None:
+def test_an_eye_reads_the_same_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an eye that sees a picture's pixels twice over, so that it is known which row it saw."""
+    pictures_twice = class_data.Split(
+        *(tuple(np.hstack([rows, rows]) for rows in part) for part in digits(7))
+    )
+    monkeypatch.setattr(few_shot, "seen", lambda data, seed, effort: pictures_twice)
     asked = FEW_SHOT.asked(job("maml"))
-    assert asked.tests.query_x.shape[-1] == 64
-    assert asked.seen().tests.query_x.shape[-1] == SEEN
-    for mine, theirs in zip(asked.tests[1::3], asked.seen().tests[1::3], strict=True):
-        assert torch.equal(mine, theirs), "the same episodes"
+    for mine, theirs in zip(asked.tests, asked.seen().tests, strict=True):
+        expected = torch.cat([mine, mine], -1) if mine.ndim == 3 else mine
+        assert torch.equal(theirs, expected)
     columns = FEW_SHOT.asked(job("maml", "segments@3x5"))
     assert columns.seen() is columns
+
+
+@pytest.mark.parametrize(
+    ("model", "through"),
+    [("nearest", False), ("scratch", False), ("nearest_read", True), ("pretrained", True),
+     ("fine_tuned", True), ("prototypical@0", True), ("learned_optimiser@0", True)],
+)  # fmt: skip
+def test_all_but_two_read_pictures_through_the_eye(
+    model: str, through: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an eye that sees nothing but the class: who reads through it makes no mistake."""
+
+    def told(rows: class_data.Rows, c: int) -> class_data.Rows:
+        return np.tile(np.eye(12, dtype=np.float32)[c % 12], (len(rows), 1)) * 8.0
+
+    telling = class_data.Split(
+        *(tuple(told(rows, c) for c, rows in enumerate(part)) for part in digits(7))
+    )
+    few_shot.body.cache_clear()
+    monkeypatch.setattr(few_shot, "seen", lambda data, seed, effort: telling)
+    wrong = sum(run_job(job(model, seed=7)).result.losses)
+    few_shot.body.cache_clear()
+    assert (wrong == 0.0) is through
 
 
 # -- the protocol --------------------------------------------------------------------------------

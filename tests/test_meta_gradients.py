@@ -109,7 +109,8 @@ def through_the_context(learner: GradientLearner, state: State, one: Plain) -> T
     width = state.extra.numel() // WIDTHS[0]
     wide = Net((4 + width, *WIDTHS, learner.net.sizes[-1]))  # type: ignore[attr-defined]
     cut = 4 * WIDTHS[0]
-    theta = torch.cat([state.theta[:cut], state.extra, state.theta[cut:]])
+    start = learner.unadapted(state)
+    theta = torch.cat([start[:cut], state.extra, start[cut:]])
 
     def on(rows: list[Tensor], context: Tensor) -> Tensor:
         x, y, mask = rows
@@ -128,12 +129,13 @@ def through_the_scales(learner: GradientLearner, state: State, one: Plain) -> Te
     """CAVIA whose context scales and shifts the first layer's units, before their ReLU."""
     gains, shifts = state.extra.view(2, -1)
     layers = learner.net.layers()  # type: ignore[attr-defined]
+    start = learner.unadapted(state)
 
     def on(rows: list[Tensor], context: Tensor) -> Tensor:
         x, y, mask = rows
         for depth, layer in enumerate(layers):
-            weight = state.theta[layer.start : layer.bias].view(layer.n_in, layer.n_out)
-            x = x @ weight + state.theta[layer.bias : layer.end]
+            weight = start[layer.start : layer.bias].view(layer.n_in, layer.n_out)
+            x = x @ weight + start[layer.bias : layer.end]
             if depth == 0:
                 x = x * (1.0 + gains * context) + shifts * context
             if depth + 1 < len(layers):
@@ -591,8 +593,12 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -
 def test_cavia_refuses_what_it_cannot_do() -> None:
     with pytest.raises(UsageError, match="about weights that adapt"):
         make("cavia", "regression", proximity=0.5)
-    with pytest.raises(UsageError, match="film scales hidden units; the network has none"):
+    with pytest.raises(UsageError, match="cavia_film scales hidden units; the network has none"):
         load("learners", "cavia_film")(Net((4, 3)), "classification")
+    for name in ("cavia", "cavia_film"):
+        for option in ({"per_parameter": True}, {"head_only": True}, {"second_order": False}):
+            with pytest.raises(UsageError, match="about weights that adapt"):
+                load("learners", name)(Net((4, 5, 3)), "classification", **option)
 
 
 def test_r2d2_refuses_what_it_cannot_do() -> None:

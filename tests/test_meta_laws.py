@@ -285,6 +285,20 @@ def test_meta_parameters_travel_in_a_file(name: str, tmp_path: Any) -> None:
     assert read.state.taken == 0
 
 
+@pytest.mark.parametrize("name", sorted({name for name, task in PAIRS if task == CLASSIFY}))
+def test_before_any_outer_step_three_classes_are_already_told_apart(name: str) -> None:
+    """As in a stream: classes come one by one, and the meta-parameters make room for each."""
+    config = ModelConfig(task="classification", learner=name, inner_lr=0.5, inner_steps=20)
+    meta = MetaParameters.fresh(config, Net((3, 40, 40, 2)), "classification")
+    for classes, outputs in ((2, 2), (3, 4)):
+        meta = meta.matching(Net((3, 40, 40, outputs)), classes)
+    rng = np.random.default_rng(0)
+    y = np.arange(30, dtype=np.float32) % 3
+    x = np.eye(3, dtype=np.float32)[y.astype(int)] * 3 + rng.normal(0, 0.1, (30, 3))
+    _, info = meta.adapt(x.astype(np.float32), y, 3)
+    assert float(info.loss_after) < 0.9 * float(info.loss_before)
+
+
 def test_a_file_of_another_kind_of_learner_is_refused(tmp_path: Any) -> None:
     file = tmp_path / "cavia.safetensors"
     write_initial(file, {"cavia": meta_parameters("cavia", "regression")})

@@ -77,8 +77,8 @@ RECIPES: Mapping[str, Recipe] = {
     "anil": Recipe("anil", 150, 3e-4, _STEPS),
     "meta_sgd": Recipe("meta_sgd", 150, 3e-4, _STEPS),
     "reptile": Recipe("reptile", 150, 1e-4, _STEPS),
-    "cavia": Recipe("cavia_film", 100, 1e-4, {"inner_lr": 100.0, "steps": 10}, copies=5),
-    "cavia_inputs": Recipe("cavia", 800, 3e-3, {"inner_lr": 3.0, "steps": 3, "context": 100}),
+    "cavia": Recipe("cavia", 100, 1e-4, {"inner_lr": 10.0, "steps": 10, "context": 500}, copies=5),
+    "cavia_film": Recipe("cavia_film", 100, 1e-4, {"inner_lr": 100.0, "steps": 10}, copies=5),
     "r2d2": Recipe("r2d2", 1_600),
     "pcoc": Recipe("pcoc", 600, tasks=4, way=10),
     "prototypical": Recipe("prototypical", 600, tasks=2, way=20),
@@ -391,7 +391,8 @@ class FewShot:
     def run(self, job: Job, progress: Progress | None = None) -> Outcome:
         """Learn, then answer every query of every episode."""
         asked, card = self.asked(job), self.card(job)
-        body(asked.data, job.seed, asked.effort)  # once for all models: not in their time
+        # once for all models of that width: not in their time
+        body(asked.data, job.seed, asked.effort, recipe_of(job.model).copies)
         begun = perf_counter()
         baseline = BASELINES.get(job.model)
         answer = baseline(asked) if baseline else learned(job.model, asked)

@@ -4,15 +4,15 @@ A few context parameters are inputs of the first layer besides the features; the
 steps, from zero. What they add to the first layer's bias is all that a task changes, so a
 network that has been adapted is a plain ``Net`` with another bias there.
 
-``Film`` scales and shifts the units of that layer instead (FiLM, Perez et al. 2018, arXiv
-1709.07871; CAVIA's authors use it for pictures), which can also say which class is which: what a
-bias adds is the same for every row.
+The last layer never adapts, so a code of the classes is added to it (``code``): where all classes
+have the same weights, as at first, no context could tell them apart. This is not in the paper.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -21,28 +21,64 @@ from streammeta.errors import UsageError
 from streammeta.meta import rule
 from streammeta.meta.gradient_based import GradientLearner, Slopes, Step
 from streammeta.meta.learner import Batch, State
-from streammeta.meta.loss import Loss, losses, masked_mean
+from streammeta.meta.loss import Loss
 from streammeta.meta.net import Layer, Net
 
-Rows = tuple[Tensor, Tensor, Tensor]  # x (B, S, D), y and mask (B, S)
 SEED = 1810_03642  # of the first weights of the context
 
 
+@cache
+def code(n_in: int, n_out: int) -> Tensor:
+    """A code ``(n_in, n_out)`` of +-1 over the root of ``n_in``, drawn once and for all: over many
+    units those of two classes are nearly orthogonal. A class has the same, however many there are.
+    """
+    columns = []
+    for c in range(n_out):
+        generator = torch.Generator().manual_seed(SEED + c)
+        columns.append(torch.randint(0, 2, (n_in,), generator=generator) * 2 - 1)
+    return torch.stack(columns, 1) / math.sqrt(n_in)
+
+
 @dataclass(frozen=True)
-class Cavia(GradientLearner):
-    """Only ``context`` numbers per task are adapted; ``extra`` holds their weights ``(C x H,)``.
+class ContextLearner(GradientLearner):
+    """A learner that adapts a context, and through it the first layer of a ``Net``; no weights.
 
     Raises:
         UsageError: the model is not a ``Net``, or an option is asked that would adapt weights.
     """
-
-    context: int = 5
 
     def __post_init__(self) -> None:
         if not isinstance(self.net, Net):
             raise UsageError("cavia adapts inputs of a Net's first layer; other modules have none")
         if self.outer.proximity or self.outer.gated or self.outer.each_step:
             raise UsageError("cavia: proximity, gated and each_step are about weights that adapt")
+        if self.per_parameter or self.head_only or not self.second_order:
+            raise UsageError(
+                "cavia: per_parameter, head_only and second_order are about weights that adapt"
+            )
+
+    def unadapted(self, state: State) -> Tensor:
+        """``theta (P,)``, of classes with their code in the last layer."""
+        if self.task == "regression":
+            return state.theta
+        last = self._layers()[-1]
+        coded = state.theta.clone()
+        coded[last.start : last.bias] += code(last.n_in, last.n_out).to(coded).flatten()
+        return coded
+
+    def _layers(self) -> tuple[Layer, ...]:
+        assert isinstance(self.net, Net)
+        return self.net.layers()
+
+    def _first(self) -> Layer:
+        return self._layers()[0]
+
+
+@dataclass(frozen=True)
+class Cavia(ContextLearner):
+    """Only ``context`` numbers per task are adapted; ``extra`` holds their weights ``(C x H,)``."""
+
+    context: int = 5
 
     def extra(self, theta: Tensor) -> Tensor:
         """First weights of the context, He-normal like those of the features."""
@@ -58,14 +94,15 @@ class Cavia(GradientLearner):
         """Fast weights ``(B, P)``; the direction of each step is that of the context ``(B, C)``."""
         weights, rates = self._weights(state), state.log_rates.exp()
         context = state.theta.new_zeros(x.shape[0], self.context)
-        fast = state.theta.expand(x.shape[0], -1)
+        start = self.unadapted(state)
+        fast = start.expand(x.shape[0], -1)
         trail: list[Step] = []
         for _ in range(self.steps):
             at = self.net.differentiate(fast, x, y, mask, loss, with_loss=False)
             direction = at.gradient[:, self._bias()] @ weights.T
             trail.append(Step(fast, at, direction))
             context = rule.step(context, direction, rates)
-            fast = state.theta.repeat(x.shape[0], 1)
+            fast = start.repeat(x.shape[0], 1)
             fast[:, self._bias()] += context @ weights
         return fast, trail
 
@@ -110,108 +147,9 @@ class Cavia(GradientLearner):
     def _weights(self, state: State) -> Tensor:
         return state.extra.view(self.context, -1)
 
-    def _first(self) -> Layer:
-        assert isinstance(self.net, Net)
-        return self.net.layers()[0]
-
     def _bias(self) -> slice:
         first = self._first()
         return slice(first.bias, first.end)
-
-
-@dataclass(frozen=True)
-class Film(Cavia):
-    """CAVIA whose context scales and shifts the ``H`` units of the first layer, before their ReLU.
-
-    Each unit has a context number of its own: ``context`` is not read, and the map from context to
-    scales and shifts is diagonal. ``extra (2 H,)`` holds that map, gains and then shifts, from 1
-    and 0. The last layer never adapts, so it starts as a random code of the classes, +-1/sqrt(in):
-    over many units codes of two classes are nearly orthogonal, and scales alone can then do what a
-    linear last layer does.
-
-    Raises:
-        UsageError: as ``Cavia``, or the network has no hidden layer.
-    """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.net, Net) and len(self.net.layers()) < 2:
-            raise UsageError("film scales hidden units; the network has none")
-
-    def extra(self, theta: Tensor) -> Tensor:
-        """Gains of 1 and shifts of 0."""
-        width = self._first().n_out
-        return torch.cat([theta.new_ones(width), theta.new_zeros(width)])
-
-    def init(self, theta: Tensor) -> State:
-        """As in the base class, with a last layer that is a code of the classes."""
-        state = super().init(theta)
-        assert isinstance(self.net, Net)
-        last = self.net.layers()[-1]
-        generator = torch.Generator().manual_seed(SEED)
-        signs = torch.randint(0, 2, (last.bias - last.start,), generator=generator) * 2 - 1
-        coded = state.theta.clone()
-        coded[last.start : last.bias] = signs.to(coded) / math.sqrt(last.n_in)
-        return state._replace(theta=coded)
-
-    def inner(
-        self, state: State, x: Tensor, y: Tensor, mask: Tensor, loss: Loss
-    ) -> tuple[Tensor, list[Step]]:
-        """Fast weights ``(B, P)``; no step of the way is kept."""
-        with torch.enable_grad():
-            theta = state.theta.detach().expand(x.shape[0], -1)
-            fast = self._scaled(theta, state, (x, y, mask), loss, through=False)
-        return fast.detach(), []
-
-    @property
-    def written_out(self) -> bool:
-        """By autograd."""
-        return False
-
-    def slopes(self, state: State, batch: Batch, n_classes: int) -> Slopes:
-        """Query loss of each task and its gradients, by autograd through the steps."""
-        loss, tasks = self.loss(n_classes), batch.support_x.shape[0]
-        with torch.enable_grad():
-            theta, extra = (
-                part.detach().repeat(tasks, 1).requires_grad_()
-                for part in (state.theta, state.extra)
-            )
-            here = state._replace(extra=extra)
-            fast = self._scaled(theta, here, batch[:3], loss, through=True)
-            outputs = self.net.apply(fast, batch.query_x)
-            judged = masked_mean(losses(outputs, batch.query_y, loss), batch.query_mask)
-            found = torch.autograd.grad(judged.sum(), (theta, extra))
-        judged = judged.detach()
-        weight = self.weight(judged).unsqueeze(1)
-        by_theta, by_extra = (weight * part for part in found)
-        return Slopes(judged, by_theta, by_theta.new_zeros(tasks, 1), by_extra)
-
-    def _scaled(
-        self, theta: Tensor, state: State, support: Rows, loss: Loss, *, through: bool
-    ) -> Tensor:
-        """``theta (B, P)`` after the steps of a context on ``support``; with ``through`` autograd
-        may go back through them."""
-        x, y, mask = support
-        context = theta.new_zeros(x.shape[0], self._first().n_out).requires_grad_()
-        for _ in range(self.steps):
-            outputs = self.net.apply(self._folded(theta, state, context), x)
-            total = masked_mean(losses(outputs, y, loss), mask).sum()
-            (direction,) = torch.autograd.grad(total, context, create_graph=through)
-            context = rule.step(context, direction, state.log_rates.exp())
-            if not through:
-                context = context.detach().requires_grad_()
-        return self._folded(theta, state, context)
-
-    def _folded(self, theta: Tensor, state: State, context: Tensor) -> Tensor:
-        """The same network with scales and shifts of ``context (B, H)`` in its weights."""
-        first = self._first()
-        gains, shifts = state.extra.view(-1, 2, first.n_out).unbind(1)
-        scale = 1.0 + context * gains
-        weight = theta[:, first.start : first.bias].reshape(-1, first.n_in, first.n_out)
-        bias = theta[:, first.bias : first.end] * scale + context * shifts
-        parts = (theta[:, : first.start], (weight * scale.unsqueeze(1)).flatten(1), bias,
-                 theta[:, first.end :])  # fmt: skip
-        return torch.cat(parts, 1)
 
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:

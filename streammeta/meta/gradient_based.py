@@ -143,6 +143,10 @@ class GradientLearner:
         """How far from 0 they may come."""
         return math.inf
 
+    def unadapted(self, state: State) -> Tensor:
+        """The weights ``(P,)`` before any inner step."""
+        return state.theta
+
     def predict(self, theta: Tensor, x: Tensor) -> Tensor:
         """Outputs ``(..., n, O)`` of fast weights ``theta (..., P)`` on ``x (..., n, D)``."""
         return self.net.apply(theta, x)
@@ -156,7 +160,7 @@ class GradientLearner:
             fast, _ = self.inner(state, x, y, mask, loss)
             before, after = (
                 masked_mean(losses(self.net.apply(theta, x), y, loss), mask)
-                for theta in (state.theta.expand_as(fast), fast)
+                for theta in (self.unadapted(state).expand_as(fast), fast)
             )
         return fast, AdaptInfo(before, after)
 

@@ -72,7 +72,7 @@ def insight(
     fast, _ = meta.learner.adapt(meta.state, tx, ty, torch.ones_like(ty), n_classes)
     sane = torch.isfinite(fast).all(1)
     fast, tx = fast[sane], tx[sane]
-    moves = (fast - meta.state.theta).double().cpu().numpy()
+    moves = (fast - meta.unadapted).double().cpu().numpy()
     squares = np.linalg.svd(moves, compute_uv=False) ** 2 if len(moves) else np.zeros(0)
     total = max(float(squares.sum()), np.finfo(float).tiny)
     enough = int((np.cumsum(squares) < EXPLAINED * total).sum()) + 1 if squares.any() else 0
@@ -117,7 +117,7 @@ def _inputs(
     changed = np.zeros(x.shape[-1])
     for output in range(n_classes):
         change = _slope(meta, fast, x, output) - _slope(
-            meta, meta.state.theta.expand_as(fast), x, output
+            meta, meta.unadapted.expand_as(fast), x, output
         )
         changed += change.double().square().sum((0, 1)).cpu().numpy()
     if len(x):

@@ -45,6 +45,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def _theta(state: State) -> Tensor:
+    """Of a learner that does not say."""
+    return state.theta
+
+
 def _none(state: State) -> None:
     """The plan of a learner that has none."""
 
@@ -138,6 +143,12 @@ class MetaParameters:
     def start(self) -> NDArray[np.float32]:
         """The initial weights ``(P,)``."""
         return self.state.theta.cpu().numpy()
+
+    @property
+    def unadapted(self) -> Tensor:
+        """The weights ``(P,)`` that predict before any adaptation."""
+        found: Tensor = getattr(self.learner, "unadapted", _theta)(self.state)
+        return found
 
     def plan(self, start: NDArray[np.float32] | None = None) -> PlainSteps | RidgeHead | None:
         """What compiled code needs to adapt on the CPU in the place of ``adapt``, with the same
