@@ -435,7 +435,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "few-shot": (
             "scenarios.suites.few_shot:SUITE",
-            "N-way K-shot classification of held-out classes: every learner and four baselines",
+            "N-way K-shot classification of held-out classes: every learner and five baselines",
         ),
         "learned-optimisers": (
             "scenarios.suites.learned_optimisers:SUITE",

@@ -119,6 +119,7 @@ def test_every_learner_and_every_recipe_has_its_row() -> None:
     named = {model.partition("@")[2] for model in SUITE.models if model.startswith("learner@")}
     elsewhere = {
         "fine_tuning",
+        "cavia_film",
         "prototypical",
         "matching",
         "matching_context",

@@ -14,8 +14,8 @@ ROWS = 20_000  # of each stream, or as many as it has
 VALUES = ("friedman", "sine_switch")  # streams whose labels are values; of the others classes
 #: Each as the only source of challengers and scouts; ``streammeta`` has the first and ``r2d2``.
 LEARNERS = (
-    "meta_sgd", "maml", "fomaml", "anil", "reptile", "fine_tuning", "cavia", "r2d2", "alpaca",
-    "pcoc", "prototypical", "matching", "matching_context", "in_context", "meta_lstm",
+    "meta_sgd", "maml", "fomaml", "anil", "reptile", "fine_tuning", "cavia", "cavia_film", "r2d2",
+    "alpaca", "pcoc", "prototypical", "matching", "matching_context", "in_context", "meta_lstm",
     "learned_optimiser",
 )  # fmt: skip
 FOR_VALUES, FOR_CLASSES = ("learner@alpaca",), ("learner@pcoc", "learner@prototypical")
