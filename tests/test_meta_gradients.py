@@ -17,6 +17,7 @@ from learner_tasks import tasks_of
 from torch import Tensor
 
 from streammeta.errors import UsageError
+from streammeta.meta.cavia import code
 from streammeta.meta.gradient_based import GradientLearner, Outer, Slopes
 from streammeta.meta.in_context import CODE, codes
 from streammeta.meta.learner import Batch, State
@@ -104,6 +105,20 @@ def through_all_weights(learner: GradientLearner, state: State, one: Plain) -> T
     return total
 
 
+def after_steps(
+    learner: GradientLearner, one: Plain, on: Callable[[list[Tensor], Tensor], Tensor],
+    context: Tensor,
+) -> Tensor:  # fmt: skip
+    """Query loss after steps of a context on the support; ``on``: the loss of rows with it."""
+    context.requires_grad_()
+    for _ in range(STEPS):
+        context = context - learner.inner_lr * slope(on(one.support, context), context)
+    total = on(one.query, context)
+    if learner.outer.modulation is not None:
+        total = (1.0 - torch.exp(-learner.outer.modulation * total)) * total
+    return total
+
+
 def through_the_context(learner: GradientLearner, state: State, one: Plain) -> Tensor:
     """CAVIA: a network with more inputs, of which the last are the context."""
     width = state.extra.numel() // WIDTHS[0]
@@ -116,13 +131,7 @@ def through_the_context(learner: GradientLearner, state: State, one: Plain) -> T
         x, y, mask = rows
         return one.on([torch.cat([x, context.expand(len(x), -1)], 1), y, mask], theta, wide)
 
-    context = torch.zeros(width, dtype=theta.dtype, requires_grad=True)
-    for _ in range(STEPS):
-        context = context - learner.inner_lr * slope(on(one.support, context), context)
-    total = on(one.query, context)
-    if learner.outer.modulation is not None:
-        total = (1.0 - torch.exp(-learner.outer.modulation * total)) * total
-    return total
+    return after_steps(learner, one, on, torch.zeros(width, dtype=theta.dtype))
 
 
 def through_the_scales(learner: GradientLearner, state: State, one: Plain) -> Tensor:
@@ -142,13 +151,7 @@ def through_the_scales(learner: GradientLearner, state: State, one: Plain) -> Te
                 x = x.clamp(min=0.0)
         return masked_mean(losses(x, y, one.kind), mask)
 
-    context = torch.zeros_like(gains, requires_grad=True)
-    for _ in range(STEPS):
-        context = context - learner.inner_lr * slope(on(one.support, context), context)
-    total = on(one.query, context)
-    if learner.outer.modulation is not None:
-        total = (1.0 - torch.exp(-learner.outer.modulation * total)) * total
-    return total
+    return after_steps(learner, one, on, torch.zeros_like(gains))
 
 
 def through_the_solution(learner: GradientLearner, state: State, one: Plain) -> Tensor:
@@ -599,6 +602,15 @@ def test_cavia_refuses_what_it_cannot_do() -> None:
         for option in ({"per_parameter": True}, {"head_only": True}, {"second_order": False}):
             with pytest.raises(UsageError, match="about weights that adapt"):
                 load("learners", name)(Net((4, 5, 3)), "classification", **option)
+
+
+def test_a_class_keeps_its_code_whatever_comes_behind_it() -> None:
+    few, many = code(400, 3), code(400, 8)
+    assert torch.equal(few, many[:, :3])
+    assert torch.allclose(many.abs(), torch.full_like(many, 0.05))
+    alike = many.T @ many
+    assert torch.allclose(alike.diagonal(), torch.ones(8))
+    assert float((alike - torch.eye(8)).abs().max()) < 0.25, "nearly orthogonal"
 
 
 def test_r2d2_refuses_what_it_cannot_do() -> None:

@@ -20,12 +20,8 @@ from scenarios.fewshot.class_data import DATA, SIDE, Split, scaled
 Rows = NDArray[np.float32]
 
 CHANNELS, SEEN = 32, 96  # of the first two layers; numbers that tell what is in a picture
-STEPS, ROWS, RATE, DECAY = (
-    1_200,
-    128,
-    3e-3,
-    1e-3,
-)  # of AdamW (Loshchilov & Hutter 2019); the rate falls to 0
+# AdamW (Loshchilov & Hutter 2019), its rate falling to 0
+STEPS, ROWS, RATE, DECAY = 1_200, 128, 3e-3, 1e-3
 DROPPED = 0.3  # of what the last convolution gave (Srivastava et al. 2014)
 WARP = 0.25  # radians of a turn at most; half as much of the size, and of half a side
 WARPED = 2  # warped ones of each picture of training, of which learners are meta-trained

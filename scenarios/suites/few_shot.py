@@ -47,8 +47,8 @@ then meta-trained on episodes of the classes of training and of blends of them; 
 update rules (`meta_lstm`, `learned_optimiser`) all but the last layer stays as it was.
 `NAME{UNTRAINED}` has had none of that meta-training: much of what a learner does here it does by
 its start. What is above `nearest` and `scratch` may owe it to the eye alone: `minus nearest_read`,
-`minus pretrained` and `minus untrained` say what meta-learning does. Settings were chosen on the
-class splits of two other seeds. `cavia` and `cavia_film` have a network five times as wide: what
+`minus pretrained` and `minus untrained` say what meta-learning does. Settings were chosen on
+class splits of other seeds. `cavia` and `cavia_film` have a network five times as wide: what
 adapts is the context of its first layer.
 
 `in_context` takes no gradient step: it reads the support row by row into a recurrent state and into
