@@ -9,12 +9,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 
-.PHONY: run test check lint types env peers soak bench-gpu clean
+.PHONY: run test check lint types env compiled peers soak bench-gpu clean
 
 run: env
 	$(BIN)/streammeta run examples/quickstart.toml --fresh
 
-test: env
+test: compiled
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: lint types test
@@ -34,6 +34,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,parquet,yaml,report,redis,nats,mqtt,kafka,websocket,serve]'
 	touch $(STAMP)
+
+# once, by all cores, and not by every test process by itself
+compiled: env
+	$(BIN)/python -m streammeta.compiling
 
 peers: $(PEERS)/.installed
 

@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
      "streammeta.state", "streammeta.together", "streammeta.watching",
      "streammeta.twin", "streammeta.choosing"),
     ("streammeta.runtime", "streammeta.testing", "streammeta.pretraining",
-     "streammeta.estimators", "streammeta.charts"),
+     "streammeta.estimators", "streammeta.charts", "streammeta.compiling"),
     ("scenarios", "streammeta.report", "streammeta.dashboards", "streammeta.serve",
      "streammeta.live"),
     ("streammeta.cli", "streammeta.config_file"),
@@ -66,6 +66,7 @@ ARROWS = {
     ("streammeta.twin", "streammeta.together"),
     ("streammeta.twin", "streammeta.core"),  # a twin answers as the model does
     ("streammeta.scores", "streammeta.events"),
+    ("streammeta.estimators", "streammeta.compiling"),
     ("streammeta.sinks", "streammeta.sources"),  # both ends of a broker reach it the same way
     ("streammeta.config_file", "streammeta.cli"),
     ("streammeta.cli", "streammeta.config_file"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,13 @@ def err() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
+
+def tell_of_compiling(console: Console) -> None:
+    """If code has to be compiled in what follows, which takes minutes, ``console`` hears of it."""
+    from streammeta.compiling import when_compiling
+
+    when_compiling(partial(console.print, markup=False), helped=True)
 
 
 def plain_table(title: str | None = None) -> Table:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from streammeta.cli.console import alarm_table, err, model_names, out, progress_lines, score_table
+from streammeta.cli.console import (
+    alarm_table,
+    err,
+    model_names,
+    out,
+    progress_lines,
+    score_table,
+    tell_of_compiling,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,6 +114,7 @@ def _judge(question: Question, report: Path | None, as_json: bool) -> None:
         require_report(report)
     chosen, why = choose_task(question)
     _announce(question, chosen, why)
+    tell_of_compiling(err())
     results: list[Result] = []
     watch = None
     if report is not None:

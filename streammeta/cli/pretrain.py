@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from streammeta.cli.console import REDRAW, err, number, out, plain_table
+from streammeta.cli.console import (
+    REDRAW,
+    err,
+    number,
+    out,
+    plain_table,
+    tell_of_compiling,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -133,6 +140,7 @@ def _require_out(path: Path) -> None:
 
 def _read(source: HistorySource) -> History:
     err().print(f"{source.name}: {source.config.task} ({source.why})", markup=False)
+    tell_of_compiling(err())
     begin = monotonic()
     try:
         with _reading() as told:

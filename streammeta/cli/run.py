@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import typer
 
 from streammeta.cli import logs
-from streammeta.cli.console import many, number, out
+from streammeta.cli.console import many, number, out, tell_of_compiling
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,6 +103,7 @@ def run(
         _check(config, settings)
         console.print("dry run: everything checked, nothing started")
         return
+    tell_of_compiling(console)
     fresh = not resume if resume is not None else _fresh(settings)
     if new_model and fresh:
         raise UsageError("--new-model goes on where a commit stands, --fresh forgets all commits")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import cache
 from types import FunctionType, ModuleType
 from typing import Any, ClassVar
 
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from river import base
 
+from streammeta.compiling import when_compiling
 from streammeta.config import ModelConfig
 from streammeta.engine import Engine
 from streammeta.errors import ConfigError, RejectedEvent
@@ -29,6 +32,11 @@ Row = Mapping[Any, Any]
 OWN = "estimator"
 _MODEL = ModelConfig.model_validate({})  # the defaults
 _NOT_STATE = (type, ModuleType, FunctionType)  # behind these lies the whole interpreter
+
+
+@cache  # once in a process
+def _warn_of_compiling() -> None:
+    when_compiling(logging.getLogger("streammeta").warning)
 
 
 class MetaEstimator(base.Estimator):
@@ -69,6 +77,7 @@ class MetaEstimator(base.Estimator):
         self.chunk = chunk
         self.init = init
         self.device = device
+        _warn_of_compiling()
         self._engine = Engine(self._config())
         self._drifts: list[int] = []
         self._alarmed = False

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
+from streammeta.compiling import learn_a_change
 from streammeta.config import ModelConfig
 from streammeta.engine import Engine, Statistics
 from streammeta.errors import RejectedEvent
@@ -26,8 +27,6 @@ from streammeta.twin import Question, Twin
 #: Seconds from one copy to the next while events come: at least ``OFTEN``, or so many times what
 #: the last copy took; but never more than ``SELDOM``, however large the model is.
 OFTEN, PART, SELDOM = 0.01, 10.0, 0.05
-#: Rows of a warm-up before the change: as many as an archive wants of a segment.
-CHANGE = 260
 #: Seconds over which the greatest staleness is told.
 WINDOW = 10
 
@@ -195,14 +194,7 @@ def warm_up(config: ModelConfig) -> None:
     """Load what is compiled before anybody waits for it: a model that is thrown away learns some
     rows, and a change of the world among them. Takes a second or two."""
     engine = Engine(config.model_copy(update={"chunk": 1}))
-    model, names = PublishedModel(engine, Published()), ("no", "yes")
-    for row in range(CHANGE + 100):
-        value = float(row * row % 23)
-        truth = value if row < CHANGE else 50.0 - value
-        label = truth if config.task == "regression" else names[(value > 11) == (row < CHANGE)]
-        outputs = model.observe([Event(f"row {row}", {"a": value, "b": names[row % 2]}, label)])
-        model.replay()
-        if any(isinstance(output, DriftDetected) for output in outputs):
-            break  # and explained: that loads something, too
+    model = PublishedModel(engine, Published())
+    learn_a_change(model, config.task)
     model.publish()
     model.published.answers([({"a": 1.0}, "")])

@@ -1,0 +1,83 @@
+"""Code is compiled once on a machine: somebody is told, others help, and nothing is done twice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import pytest
+
+from streammeta import compiling, together
+
+
+def compiled(name: str) -> None:
+    """Compile something new that says it is of the module ``name``."""
+
+    def function(x: int) -> int:
+        return x + 1
+
+    function.__module__ = name
+    assert numba.njit(function)(1) == 2
+
+
+def test_whoever_listens_is_told_once_and_not_of_what_others_compile() -> None:
+    told: list[str] = []
+    compiling.when_compiling(told.append)
+    compiled("somebody.elses")
+    assert told == []
+    compiled("streammeta.of_a_test")
+    compiled("drift.of_a_test")
+    assert told == ["compiling for this machine, once: this takes a minute or a few"]
+
+
+def test_of_several_who_listen_the_last_is_told() -> None:
+    first: list[str] = []
+    last: list[str] = []
+    compiling.when_compiling(first.append)
+    compiling.when_compiling(last.append)
+    compiled("streammeta.of_a_test")
+    assert (len(first), len(last)) == (0, 1)
+
+
+def test_parts_compile_what_a_model_calls_and_not_something_like_it() -> None:
+    for part in ("learn", "judge"):
+        compiling.PARTS[part]()
+    compiling.main(["meta"])
+    for task in compiling.TASKS:
+        compiling.learn_a_change(compiling._engine(task), task)
+    for function in (together.ask, together.judge, together.learn):
+        assert len(function.signatures) == 1
+
+
+def test_every_part_can_be_compiled_by_a_process_of_its_own() -> None:
+    begun = compiling.begin(len(compiling.PARTS) + 1)
+    assert len(begun) == len(compiling.PARTS)
+    assert [process.wait() for process in begun] == [0] * len(begun)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "table.csv"
+    path.write_text("a,y\n" + "".join(f"{i % 7},{i % 2}\n" for i in range(50)))
+    return path
+
+
+def test_the_command_says_that_it_compiles_and_the_next_time_does_not(
+    tmp_path: Path, table: Path
+) -> None:
+    def evaluated() -> str:
+        command = [sys.executable, "-m", "streammeta.cli", "evaluate", str(table), "--target", "y"]
+        done = subprocess.run(
+            [*command, "--models", "sgd@0.01"],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stderr
+
+    assert evaluated().count("compiling for this machine, once") == 1
+    assert "compiling" not in evaluated()
