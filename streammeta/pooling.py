@@ -10,7 +10,8 @@ Classes: p(c) ~ exp(sum_m v_m (log p_m(c) - mean over classes)), ``v`` by normal
 on log loss. Values: f = g + sum_m v_m (p_m - g), where g is the mean of both mixtures, by steps on
 Huber's loss. After a change the quick mixture may be ahead: the answer is a mixture of it, the slow
 one and the pool, by what each has lost in the last tens of events; of values right after a surprise
-also of the last value (``streammeta.surprise``).
+also of the last value (``streammeta.surprise``), and of that or the mean where they have been
+better for long (``streammeta.guard``).
 
 Source: the logarithmic opinion pool (Genest & Zidek 1986, Statistical Science 1), with weights
 learned online as in gated linear mixing of compressors (Mattern 2012, Data Compression
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from streammeta.boxed import Box
 from streammeta.experts.kernels import HUBER, REGRESSION
+from streammeta.guard import SAY, learn_guard, shares
 from streammeta.mixture import DISCOUNT, believe, blend, class_score, judge, value_score
 from streammeta.surprise import is_surprise, learn_trust, share_of_last
 
@@ -36,10 +38,10 @@ I64 = NDArray[np.int64]
 
 #: Rows of all that is said to a question: by the quick mixture and the slow one, which join the
 #: members, by the pool; the answer, which is a mixture of these three and, after a surprise, of
-#: the last value; what the quick one says without its scouts; and what would have been answered
-#: without the surprise, NaN where there was none.
-QUICK, SLOW, POOLED, ANSWER, STEADY, UNMOVED = range(6)
-SAID, MIXTURES, VOICES = 6, 2, 3
+#: the last value; what the quick one says without its scouts; what would have been answered
+#: without the surprise, NaN where there was none; and what without the guard.
+QUICK, SLOW, POOLED, ANSWER, STEADY, UNMOVED, UNGUARDED = range(7)
+SAID, MIXTURES, VOICES = 7, 2, 3
 #: Of a step, in units of an exponent, were there one member; of M it is divided by sqrt(M).
 RATE = 0.01
 MEMORY = 0.999  # of the mean square of each gradient
@@ -57,7 +59,8 @@ class Beliefs(NamedTuple):
     pool; of the three ``voices (K, 3)`` in the answer; ``variances`` and ``ages`` for the scores of
     members ``(K, M)`` and voices; which are ``live (K, M)``, and since which row, ``births``.
     Whether the newest value was a surprise, ``startled (K,)``, and the log weights ``trust (K, 2)``
-    of what all say then and of the last value, with variances and ages ``(K, 2)``.
+    of what all say then and of the last value, with variances and ages ``(K, 2)``. What the guard
+    knows: ``guard_losses (K, 3)`` and ``guard_gap (K, 1)``.
 
     And what the simple members, the last two, count: ``lags (K, L)``, labels newest first;
     ``transitions (K, O, O)`` from label to label, and labels, ``prior (K, O)``, both discounted.
@@ -78,6 +81,8 @@ class Beliefs(NamedTuple):
     trust: Floats
     trust_variances: Floats
     trust_ages: I64
+    guard_losses: Floats
+    guard_gap: Floats
     lags: Floats
     transitions: Floats
     prior: Floats
@@ -257,6 +262,15 @@ def answer_members(
         said[:, UNMOVED] = said[:, ANSWER]
         share = share_of_last(b.trust[key])
         said[:, ANSWER] = (1.0 - share) * said[:, ANSWER] + share * members[:, first]
+    said[:, UNGUARDED] = said[:, ANSWER]
+    if w.task == REGRESSION and b.live[key, first] and b.voice_ages[key, 0] >= SAY:
+        weights = shares(b.guard_losses[key], b.guard_gap[key, 0])
+        for r in range(len(said)):
+            found = weights[0] * said[r, UNGUARDED, 0]
+            for simple in range(2):
+                found += weights[1 + simple] * members[r, first + simple, 0]
+            if np.isfinite(found):
+                said[r, ANSWER, 0] = found
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -271,7 +285,10 @@ def judge_members(
     awake = births == b.births[key]
     if awake.any():  # else everything has begun anew since
         if w.task == REGRESSION:
-            _learn_of_surprise(b, key, members[len(members) - 2, 0], said, truth)
+            last = members[len(members) - 2, 0]
+            _learn_of_surprise(b, key, last, said, truth)
+            three = np.array([said[UNGUARDED, 0], last, members[len(members) - 1, 0]])
+            learn_guard(b.guard_losses[key], b.guard_gap[key], three, truth)
         learn_pool(b.exponents[key], b.squares[key], live & awake, members, said[:MIXTURES], truth,
                    n_classes, w.task)  # fmt: skip
         learn_voices(b.voices[key], b.voice_variances[key], b.voice_ages[key], said, truth,
@@ -284,7 +301,7 @@ def judge_members(
 def _learn_of_surprise(b: Beliefs, key: int, last: float, said: Floats, truth: float) -> None:
     """Who was right after a surprise, if the question came then and this is the first label since;
     and whether this is one to all but the last value: if not, they have learned of the change."""
-    said_by_all = said[ANSWER, 0]
+    said_by_all = said[UNGUARDED, 0]
     if not np.isnan(said[UNMOVED, 0]):
         said_by_all = said[UNMOVED, 0]
         if b.startled[key]:

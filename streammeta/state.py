@@ -20,6 +20,7 @@ from streammeta.experts.bank import Bank, Table, boxed_bank
 from streammeta.experts.choosing import make_family
 from streammeta.experts.family import KEYS, PAST, Family, Space, World, boxed_world
 from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
+from streammeta.guard import FIRST_GAP, GUARDED
 from streammeta.meta.choice import Policy
 from streammeta.meta.net import Net
 from streammeta.meta.traces import Traces
@@ -140,6 +141,7 @@ class State:
         self.trust = np.zeros((n, SIDES))
         self.trust_variances = np.full((n, SIDES), VARIANCE_AT_BIRTH)
         self.trust_ages = np.zeros((n, SIDES), np.int64)
+        self.guard_losses, self.guard_gap = np.zeros((n, GUARDED)), np.full((n, 1), FIRST_GAP)
         self.variances = np.full((n, m), VARIANCE_AT_BIRTH)
         self.ages = np.zeros((n, m), np.int64)
         self.counts = np.zeros((n, self.width))
@@ -170,9 +172,10 @@ class State:
     #: are what ``streammeta.units.units`` said last, and not stored.
     STACKED = (
         "log_weights", "slow_weights", "exponents", "squares", "voices", "voice_variances",
-        "voice_ages", "startled", "trust", "trust_variances", "trust_ages", "variances", "ages",
-        "counts", "means", "spreads", "y_moments", "y_range", "scales", "lags", "transitions",
-        "prior", "units", "segment", "segment_start", "segment_labels", "hosts",
+        "voice_ages", "startled", "trust", "trust_variances", "trust_ages", "guard_losses",
+        "guard_gap", "variances", "ages", "counts", "means", "spreads", "y_moments", "y_range",
+        "scales", "lags", "transitions", "prior", "units", "segment", "segment_start",
+        "segment_labels", "hosts",
     )  # fmt: skip
     #: Arrays without a key axis: what a young key borrows from all the others.
     POOLED = ("pool_weights", "pool_y")
@@ -204,7 +207,7 @@ class State:
             self.log_weights, self.slow_weights, self.exponents, self.squares, self.voices,
             self.voice_variances, self.voice_ages, self.variances, self.ages, bank.live,
             bank.births, self.startled, self.trust, self.trust_variances, self.trust_ages,
-            self.lags, self.transitions, self.prior,
+            self.guard_losses, self.guard_gap, self.lags, self.transitions, self.prior,
         ))  # fmt: skip
         known = self.references
         frozen = Frozen(known.theta, known.means, known.spreads, known.about, known.loss)
@@ -244,6 +247,7 @@ class State:
         self.ages[key] = self.voice_ages[key] = self.trust_ages[key] = 0
         self.startled[key], self.trust[key] = False, 0.0
         self.trust_variances[key] = VARIANCE_AT_BIRTH
+        self.guard_losses[key], self.guard_gap[key] = 0.0, FIRST_GAP
         self.exponents[key], self.squares[key] = pooling.fresh(self.log_weights.shape[1])
         if key < KEYS:
             self.past.count[key] = self.past.inside[key] = 0

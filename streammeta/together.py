@@ -340,6 +340,8 @@ def take_target(together: Box, key: int, target: float, many: bool) -> None:
         for variances in (b.variances[key], b.voice_variances[key], b.trust_variances[key]):
             for m in range(len(variances)):
                 variances[m] = max(ratio * variances[m], VARIANCE_FLOOR)
+        b.guard_losses[key] *= np.sqrt(ratio)
+        b.guard_gap[key] *= np.sqrt(ratio)
     t.scales[key] = scale
 
 
