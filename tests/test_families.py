@@ -136,7 +136,8 @@ def made(name: str, task: int, keys: int = 1) -> Family:
 def test_every_member_learns(name: str, task: int) -> None:
     stream, family = Stream(task), made(name, task)
     before = stream.loss(family)
-    stream.teach(family, 1_500)
+    stream.teach(family, 1_000)
+    stream.add(family, 500)  # some members begin anew with a segment
     awake = family.awake(0)
     assert awake.any()
     assert (stream.loss(family) < 0.6 * before)[awake].all()
@@ -377,8 +378,8 @@ def test_a_head_that_forgets_nothing_is_ridge_regression() -> None:
     world = (np.ones(WIDTH), np.zeros(WIDTH), np.ones(WIDTH))
     for raw, target in zip(rows, targets, strict=True):
         heads.learn_heads(
-            weights, cover, np.ones(1), slots, np.full(1, math.inf), raw, target, *world, *nothing,
-            1, REGRESSION,
+            0, 1, weights, cover, np.ones(1), slots, np.full(1, math.inf), raw, target, *world,
+            *nothing, 1, REGRESSION,
         )  # fmt: skip
     x = np.column_stack([np.ones(200), np.clip(rows, -CLIP, CLIP)])
     exact = np.linalg.solve(x.T @ x + heads.RIDGE * np.eye(WIDTH + 1), x.T @ targets)
@@ -409,6 +410,50 @@ def test_a_head_forgets_a_world_that_has_turned_round_however_long_it_lasted() -
     quick = list(family.names).index("head@1000")
     assert at_once[quick] > 5.0 * calm[quick]
     assert stream.loss(family)[quick] < 0.4 * at_once[quick]
+
+
+@both_tasks
+def test_one_head_knows_its_segment_and_nothing_else(task: int) -> None:
+    stream, family = Stream(task), made("heads", task)
+    stream.add(family, 3_000)
+    stream.turned = True
+    stream.add(family, 150)
+    found = stream.loss(family)
+    assert stream.end(family, late=120) == [family.names.index("head@segment")]
+    assert stream.loss(family)[2] < 0.6 * found.min()
+    # the same as a family that has met nothing but these rows, on the same knots
+    alone = made("heads", task)
+    alone.load(family.tensors() | {n: a for n, a in alone.tensors().items() if n != "slots"})
+    knots = {n: family.tensors()[n] for n in ("slots", "knots", "n_knots")}
+    alone.load(alone.tensors() | knots)
+    rows = (np.arange(stream.seen - 120, stream.seen)) % PAST
+    assert isinstance(family, Heads)
+    assert isinstance(alone, Heads)
+    for at in rows:
+        heads.learn_heads(
+            2, 3, alone.table.weights[0], alone.table.cover[0], alone.table.sharp[0],
+            alone.table.slots[0], alone.memories, stream.rows[at],
+            (stream.targets[at] - stream.units[0, 0]) / stream.units[0, 1], stream.scaled,
+            stream.means[0], stream.spreads[0], alone.table.knots[0], alone.table.n_knots[0],
+            stream.n_classes, task,
+        )  # fmt: skip
+    np.testing.assert_allclose(alone.table.weights[0, 2], family.table.weights[0, 2], atol=1e-12)
+
+
+def test_the_head_of_a_segment_learns_no_older_row_again_when_knots_are_put_anew() -> None:
+    stream, family = Stream(REGRESSION), made("heads", REGRESSION)
+    stream.add(family, 255)
+    stream.turned = True
+    raw, truth = stream.row()
+    stream.every_row[:, 255], stream.every_target[:, 255] = raw, truth
+    stream.seen = 256  # at which knots are due
+    world = stream.world()
+    stream.counted[1] = 1  # the segment has this row alone
+    family.learn(0, world)
+    assert isinstance(family, Heads)
+    weights = family.table.weights[0]
+    assert np.linalg.matrix_rank(family.table.cover[0, 2] - np.eye(heads.ROOM) / heads.RIDGE) == 1
+    assert np.abs(weights[0]).sum() > 3.0 * np.abs(weights[2]).sum()
 
 
 def test_columns_that_are_too_many_for_hats_are_read_as_they_are() -> None:

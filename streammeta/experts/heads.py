@@ -8,6 +8,7 @@ is of one direction out of d: for a memory of so many rows, lambda is 1 - d / ro
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +22,9 @@ from streammeta.experts.kernels import REGRESSION
 
 F32 = NDArray[np.float32]
 
-#: Rows that a head remembers, and the least that is left of what it knew of a direction.
-MEMORIES, LEFT = (10_000, 1_000), 0.5
+#: Rows that a head remembers; the last one all of its segment, with which it begins anew. And the
+#: least that is left of what a head knew of a direction.
+MEMORIES, LEFT = (10_000, 1_000, math.inf), 0.5
 RIDGE = 1.0
 #: Inputs that a head has room for, those that were first not 0; and hats of a column, fewer where
 #: there are so many columns that they would not fit. Of more columns than that some are not read.
@@ -119,15 +121,16 @@ def predict_heads(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def learn_heads(
-    weights: Floats, cover: Floats, sharp: Floats, slots: I64, memories: Floats, raw: Floats,
-    target: float, scaled: Floats, means: Floats, spreads: Floats, knots: Floats, n_knots: I64,
-    n_out: int, task: int,
+    first: int, end: int, weights: Floats, cover: Floats, sharp: Floats, slots: I64,
+    memories: Floats, raw: Floats, target: float, scaled: Floats, means: Floats, spreads: Floats,
+    knots: Floats, n_knots: I64, n_out: int, task: int,
 ) -> None:  # fmt: skip
-    """One row ``(D,)``, and a step of how sharp the heads are on their log loss of it."""
+    """One row ``(D,)`` for the heads from ``first`` to ``end``, and a step of how sharp they are on
+    their log loss of it."""
     places, values = np.empty(3 * len(raw) + 1, np.int64), np.empty(3 * len(raw) + 1, np.float32)
     said, p = np.empty(weights.shape[2]), np.empty(weights.shape[2])
     n = _inputs(raw, scaled, means, spreads, knots, n_knots, slots, places, values, True)
-    for e in range(len(weights)):
+    for e in range(first, end):
         _say(weights[e], places, values, n, n_out, said)
         if task != REGRESSION:
             _probabilities(said, sharp[e], n_out, p)
@@ -144,10 +147,11 @@ def learn_heads(
 @njit(cache=True, nogil=True, error_model="numpy")
 def renew_heads(
     weights: Floats, cover: Floats, sharp: Floats, slots: I64, memories: Floats, rows: Floats,
-    targets: Floats, scaled: Floats, means: Floats, spreads: Floats, knots: Floats, n_knots: I64,
-    n_out: int, task: int,
+    targets: Floats, inside: int, scaled: Floats, means: Floats, spreads: Floats, knots: Floats,
+    n_knots: I64, n_out: int, task: int,
 ) -> None:  # fmt: skip
-    """Knots at quantiles of ``rows (n, D)``, and everything learned again from them."""
+    """Knots at quantiles of ``rows (n, D)``, and everything learned again from them; by the last
+    head only from the newest ``inside``."""
     for c in range(len(knots)):
         if scaled[c] != 0.0:
             found = find_knots(rows[:, c].copy(), knots.shape[1], knots[c])
@@ -155,9 +159,11 @@ def renew_heads(
     weights[:], cover[:], slots[:], sharp[:] = 0.0, 0.0, 0, SHARP_AT_BIRTH
     for j in range(cover.shape[1]):
         cover[:, j, j] = 1.0 / RIDGE
+    heads = len(weights)
     for i in range(len(rows)):
-        learn_heads(weights, cover, sharp, slots, memories, rows[i], targets[i], scaled, means,
-                    spreads, knots, n_knots, n_out, task)  # fmt: skip
+        last = heads if i >= len(rows) - inside else heads - 1
+        learn_heads(0, last, weights, cover, sharp, slots, memories, rows[i], targets[i], scaled,
+                    means, spreads, knots, n_knots, n_out, task)  # fmt: skip
 
 
 class _Table(NamedTuple):
@@ -179,7 +185,11 @@ def _boxed(table: _Table) -> Box:
 
 
 class Heads(Stacked[_Table]):
-    """Ridge regression of the value, or of each class against the others, on hats."""
+    """Ridge regression of the value, or of each class against the others, on hats.
+
+    After a change a linear rule is known exactly from as many rows as it has inputs, but not by who
+    remembers the old one as well: so one head knows its segment alone, of which it remembers all.
+    """
 
     unread = ("cover",)
 
@@ -188,7 +198,7 @@ class Heads(Stacked[_Table]):
         bins = min(BINS, (ROOM - 1 - width) // max(hatted, 1))
         self.bins = bins if bins >= FEWEST_KNOTS else 0
         self.inputs, self.hatted, self.outputs = width + hatted * self.bins, hatted, outputs
-        self.names = tuple(f"head@{rows}" for rows in MEMORIES)
+        self.names = (*(f"head@{rows}" for rows in MEMORIES[:-1]), "head@segment")
         self.memories = np.array(MEMORIES, np.float64)
         super().__init__()
 
@@ -214,6 +224,11 @@ class Heads(Stacked[_Table]):
     def learn(self, key: int, world: Box) -> None:
         """The newest row; where knots are due for renewal, all rows that are kept."""
         learn(self.box, world, key, self.memories)
+
+    def settle(self, key: int, world: Box) -> I64:
+        """The last head begins anew with the rows of the segment."""
+        _restart(self.box, world, key, self.memories)
+        return np.full(1, len(MEMORIES) - 1)
 
     def seed_class(self, index: int) -> None:
         """Of a new class nothing is known: its weights are 0."""
@@ -243,11 +258,11 @@ def learn(own: Box, world: Box, key: int, memories: Floats) -> None:
     if _due(seen):
         kept = np.arange(max(0, seen - len(rows)), seen) % len(rows)
         renew_heads(weights, cover, sharp, slots, memories, rows[kept],
-                    (targets[kept] - centre) / scale, w.scaled, means, spreads, knots, n_knots,
-                    w.n_classes[0], w.task)  # fmt: skip
+                    (targets[kept] - centre) / scale, w.inside[key], w.scaled, means, spreads,
+                    knots, n_knots, w.n_classes[0], w.task)  # fmt: skip
         return
     newest = (seen - 1) % len(rows)
-    learn_heads(weights, cover, sharp, slots, memories, rows[newest],
+    learn_heads(0, len(weights), weights, cover, sharp, slots, memories, rows[newest],
                 (targets[newest] - centre) / scale, w.scaled, means, spreads, knots, n_knots,
                 w.n_classes[0], w.task)  # fmt: skip
 
@@ -258,3 +273,20 @@ def _due(count: int) -> bool:
     while count > RENEWED and count % TIMES == 0:
         count //= TIMES
     return count == RENEWED
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _restart(own: Box, world: Box, key: int, memories: Floats) -> None:
+    t, w = own.of, world.of
+    weights, cover, sharp = t.weights[key], t.cover[key], t.sharp[key]
+    rows, targets, seen = w.rows[key], w.targets[key], w.seen[key]
+    centre, scale = w.units[key]
+    last = len(weights) - 1
+    weights[last], cover[last], sharp[last] = 0.0, 0.0, SHARP_AT_BIRTH
+    for j in range(cover.shape[1]):
+        cover[last, j, j] = 1.0 / RIDGE
+    for i in range(max(0, seen - min(len(rows), w.inside[key])), seen):
+        at = i % len(rows)
+        learn_heads(last, last + 1, weights, cover, sharp, t.slots[key], memories, rows[at],
+                    (targets[at] - centre) / scale, w.scaled, w.means[key], w.spreads[key],
+                    t.knots[key], t.n_knots[key], w.n_classes[0], w.task)  # fmt: skip
