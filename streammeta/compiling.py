@@ -5,15 +5,16 @@ machine that has not run this version yet that takes minutes of one core. So whe
 be compiled, whoever ``hears`` of it is told, and other processes begin with what will be wanted
 later: a process that comes to a function which another one has compiled by then loads it.
 
-``python -m streammeta.compiling`` compiles everything, on all cores.
+``python -m streammeta.compiling`` compiles what the default model calls, on several cores.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
 import subprocess
 import sys
+import threading
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
@@ -32,8 +33,8 @@ from streammeta.state import State
 #: Rows before the change of ``rows_with_a_change``: as many as an archive wants of a segment, and
 #: how many follow at most.
 CHANGE, AFTER = 260, 100
-#: More processes than this would wait for each other.
-MOST = 6
+#: Processes at most: each takes some 300 MB.
+MOST = 4
 TASKS = ("classification", "regression")
 #: What the compiler calls it.
 COMPILES = "numba:compile"
@@ -144,29 +145,40 @@ PARTS: dict[str, Callable[[], None]] = {
 
 
 def begin(processes: int) -> list[subprocess.Popen[bytes]]:
-    """Other processes that compile ``PARTS``, dealt out in turn; they end with this one."""
-    names = list(PARTS)
-    begun = [
-        subprocess.Popen(
-            [sys.executable, "-m", "streammeta.compiling", *names[first::processes]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for first in range(min(processes, len(names)))
-    ]
-    atexit.register(_end, begun)
+    """Other processes that compile ``PARTS``, dealt out in turn; they end with this one, however it
+    ends, for then nobody holds the other end of their standard input."""
+    names, begun = list(PARTS), []
+    command = [sys.executable, "-P", "-m", "streammeta.compiling", "--for-another"]
+    quiet = subprocess.DEVNULL
+    for first in range(min(processes, len(names))):
+        parts = [*command, *names[first::processes]]
+        try:
+            begun.append(subprocess.Popen(parts, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet))
+        except OSError:  # no room for it: compiling takes longer, and that is all
+            break
+    threading.Thread(target=_wait, args=(begun,), daemon=True).start()
     return begun
 
 
-def _end(begun: Sequence[subprocess.Popen[bytes]]) -> None:
+def _wait(begun: Sequence[subprocess.Popen[bytes]]) -> None:
     for process in begun:
-        process.terminate()
-        process.wait()
+        with process:  # closes its standard input as well
+            process.wait()
+
+
+def _end_with_the_other() -> None:
+    """End this process when whoever has begun it has gone."""
+
+    def listen() -> None:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """How many this process may use, ``MOST`` at most."""
     known = getattr(os, "sched_getaffinity", None)  # not on every system
     return min(MOST, len(known(0)) if known else os.cpu_count() or 1)
 
@@ -206,11 +218,19 @@ def when_compiling(tell: Callable[[str], None], *, helped: bool = False) -> None
     compiler.register(COMPILES, _listener)  # type: ignore[no-untyped-call]
 
 
-def main(parts: Sequence[str]) -> None:
-    """Compile ``parts`` one after the other; without any, everything, with the help of others."""
-    for part in parts:
+def main(words: Sequence[str]) -> None:
+    """Compile the parts that are named; without any, everything, with the help of others."""
+    parser = ArgumentParser("python -m streammeta.compiling", description=main.__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--for-another", action="store_true", help="end when standard input does")
+    given = parser.parse_args(words)
+    if unknown := [part for part in given.parts if part not in PARTS]:
+        parser.error(f"no part is called {unknown[0]!r}; there are {', '.join(PARTS)}")
+    if given.for_another:
+        _end_with_the_other()
+    for part in given.parts:
         PARTS[part]()
-    if not parts:
+    if not given.parts:
         begin(cores() - 1)
         for task in TASKS:
             learn_a_change(_engine(task), task)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drift import KNOWN, Alarm
-from streammeta import challengers, choosing, mixture, pooling, together
+from streammeta import challengers, choosing, guard, mixture, pooling, together
 from streammeta.encode import GRACE, LARGEST
 from streammeta.errors import RejectedEvent
 from streammeta.events import (
@@ -503,6 +503,7 @@ def open_segment(state: State, key: int, alarm: Alarm, outputs: list[Output]) ->
         if state.config.on_drift != "reset":  # which forgets everything
             challengers.close(state, key, before - int(state.past.inside[key]))
     state.segment_labels[key] = state.segment_rows.inside[key]
+    state.guard_losses[key] *= guard.LEFT
     state.hosts[key] = -1
     name = state.key_names[key]
     now = state.rows - 1  # later than the alarm's own row where labels are late

@@ -1,14 +1,14 @@
-"""A guard: in the long run no worse than repeating the last value, or than saying the mean.
+"""A guard: where repeating the last value, or saying the mean, is better for long, it is answered.
 
 Members are weighed by how likely they make the labels, and a squared residual counts more there
 than it does in the mean absolute error that people look at: of a random walk no model is better
 than the last value, and what is learned of it is noise. So of values AdaHedge has the last word,
-over what the model says, the last value and the mean, on absolute errors that are discounted. Where
-the model is ahead the others have next to no weight after a few rows. Its rate needs no setting: it
-falls with the mixability gap, so with what hedging has cost.
+over what the model says, the last value and the mean, on absolute errors that are discounted. Its
+rate falls with the mixability gap, so with what hedging has cost. A new segment leaves little of
+past errors: whoever is best in it is sooner believed.
 
 Source: de Rooij, van Erven, Grünwald & Koolen 2014, Follow the leader if you can, hedge if you
-must, JMLR 15, section 2; the discount is ours.
+must, JMLR 15, section 2; the discount and the bounds are ours.
 
 All numbers here are in standardised units of the target.
 """
@@ -28,6 +28,10 @@ GUARDED = 3
 SHARE, SAY = 0.1, 64
 #: Of past errors with every label; the gap goes back to ``FIRST_GAP``, with which it begins.
 DISCOUNT, FIRST_GAP = 0.999, 0.1
+#: The greatest error that counts: one label may be no measurement at all.
+GREATEST = 10.0
+#: What is left of past errors when a segment begins.
+LEFT = 0.1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -48,6 +52,7 @@ def learn_guard(losses: Floats, gap: Floats, said: Floats, truth: float) -> None
     errors = np.abs(said - truth)
     if not np.isfinite(errors).all():
         return
+    errors = np.minimum(errors, GREATEST)
     weights, rate = shares(losses, gap[0]), np.log(GUARDED) / gap[0]
     least, mean, mixed = errors.min(), 0.0, 0.0
     for i in range(GUARDED):

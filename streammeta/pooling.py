@@ -39,7 +39,7 @@ I64 = NDArray[np.int64]
 #: Rows of all that is said to a question: by the quick mixture and the slow one, which join the
 #: members, by the pool; the answer, which is a mixture of these three and, after a surprise, of
 #: the last value; what the quick one says without its scouts; what would have been answered
-#: without the surprise, NaN where there was none; and what without the guard.
+#: without surprise and guard, NaN where there was no surprise; and what without the guard.
 QUICK, SLOW, POOLED, ANSWER, STEADY, UNMOVED, UNGUARDED = range(7)
 SAID, MIXTURES, VOICES = 7, 2, 3
 #: Of a step, in units of an exponent, were there one member; of M it is divided by sqrt(M).
@@ -266,11 +266,13 @@ def answer_members(
     if w.task == REGRESSION and b.live[key, first] and b.voice_ages[key, 0] >= SAY:
         weights = shares(b.guard_losses[key], b.guard_gap[key, 0])
         for r in range(len(said)):
-            found = weights[0] * said[r, UNGUARDED, 0]
-            for simple in range(2):
-                found += weights[1 + simple] * members[r, first + simple, 0]
-            if np.isfinite(found):
-                said[r, ANSWER, 0] = found
+            three = (said[r, UNGUARDED, 0], members[r, first, 0], members[r, first + 1, 0])
+            found, of_all = 0.0, 0.0
+            for i, value in enumerate(three):
+                if np.isfinite(value):
+                    found, of_all = found + weights[i] * value, of_all + weights[i]
+            if of_all > 0.0:
+                said[r, ANSWER, 0] = found / of_all
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -146,7 +146,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
     },
     "families": {
         "hats": ("streammeta.experts.hats:Hats", "networks on piecewise-linear inputs"),
-        "heads": ("streammeta.experts.heads:Heads", "Bayesian linear heads that forget"),
+        "heads": (
+            "streammeta.experts.heads:Heads",
+            "Bayesian linear heads, two that forget and one of each segment",
+        ),
         "memory": ("streammeta.experts.memory:Memory", "the nearest of past rows"),
         "trees": ("streammeta.experts.trees:Trees", "a bag of trees that grow and fold up"),
         "archive": ("streammeta.experts.archive:Archive", "networks of past segments, frozen"),

@@ -88,7 +88,7 @@ class Together(NamedTuple):
     hat_batches: I64
     hat_chances: int
     hat_inputs: int
-    memories: Floats
+    forgets: Floats
     reaches: I64
     total: float
     shelf_inputs: int
@@ -150,7 +150,7 @@ def boxed_together(
     y_moments, pool_y, y_range, scales, labels, scouts = arrays
     made: Box = _boxed(Together(
         *tables, _boxed_frozen(frozen), hat.box, head.box, near.box, tree.box, shelf.box, places,
-        hat.rates, hat.batches, hat.chances, hat.inputs, head.memories, near.reaches,
+        hat.rates, hat.batches, hat.chances, hat.inputs, head.forgets, near.reaches,
         float(near.total), shelf.inputs, y_moments, pool_y, y_range, scales, labels,
         scouts, lags, chances, rehearses,
     ))  # fmt: skip
@@ -352,7 +352,7 @@ def _teach_families(together: Box, key: int) -> None:
     if places[0] >= 0:
         hats.learn(t.hats, t.world, key, t.hat_rates, t.hat_batches, t.hat_inputs, t.hat_chances)
     if places[1] >= 0:
-        heads.learn(t.heads, t.world, key, t.memories)
+        heads.learn(t.heads, t.world, key, t.forgets)
     if places[2] >= 0:
         memory.learn(t.memory, t.world, key, t.reaches, t.total)
     if places[3] >= 0:

@@ -42,10 +42,8 @@ def test_of_several_who_listen_the_last_is_told() -> None:
     assert (len(first), len(last)) == (0, 1)
 
 
-def test_parts_compile_what_a_model_calls_and_not_something_like_it() -> None:
-    for part in ("learn", "judge"):
-        compiling.PARTS[part]()
-    compiling.main(["meta"])
+def test_parts_compile_what_a_model_calls_for_all_members_and_not_something_like_it() -> None:
+    compiling.main(["learn", "judge", "meta"])
     for task in compiling.TASKS:
         compiling.learn_a_change(compiling._engine(task), task)
     for function in (together.ask, together.judge, together.learn):
@@ -56,6 +54,37 @@ def test_every_part_can_be_compiled_by_a_process_of_its_own() -> None:
     begun = compiling.begin(len(compiling.PARTS) + 1)
     assert len(begun) == len(compiling.PARTS)
     assert [process.wait() for process in begun] == [0] * len(begun)
+
+
+def test_a_part_that_does_not_exist_is_told_with_those_that_do(capsys) -> None:
+    with pytest.raises(SystemExit):
+        compiling.main(["lern"])
+    assert "no part is called 'lern'; there are learn, meta, judge" in capsys.readouterr().err
+
+
+def test_where_no_process_can_be_begun_nothing_fails(monkeypatch) -> None:
+    def refuse(*args, **kwargs):
+        raise OSError("no room for another process")
+
+    monkeypatch.setattr(compiling.subprocess, "Popen", refuse)
+    assert compiling.begin(3) == []
+
+
+def test_helpers_end_with_whoever_began_them_however_that_ends() -> None:
+    code = (
+        "import time\n"
+        "from streammeta import compiling\n"
+        "compiling._end_with_the_other()\n"
+        "time.sleep(600)"
+    )
+    helper = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    assert helper.stdin is not None
+    helper.stdin.close()  # as the system does it for a process that is killed
+    assert helper.wait(timeout=60) == 1
+    begun = compiling.begin(1)
+    assert begun[0].stdin is not None
+    assert "--for-another" in begun[0].args  # which is what listens
+    begun[0].kill()
 
 
 @pytest.fixture

@@ -378,8 +378,8 @@ def test_a_head_that_forgets_nothing_is_ridge_regression() -> None:
     world = (np.ones(WIDTH), np.zeros(WIDTH), np.ones(WIDTH))
     for raw, target in zip(rows, targets, strict=True):
         heads.learn_heads(
-            0, 1, weights, cover, np.ones(1), slots, np.full(1, math.inf), raw, target, *world,
-            *nothing, 1, REGRESSION,
+            weights, cover, np.ones(1), slots, np.zeros(1), raw, target, *world, *nothing,
+            1, REGRESSION,
         )  # fmt: skip
     x = np.column_stack([np.ones(200), np.clip(rows, -CLIP, CLIP)])
     exact = np.linalg.solve(x.T @ x + heads.RIDGE * np.eye(WIDTH + 1), x.T @ targets)
@@ -423,7 +423,6 @@ def test_one_head_knows_its_segment_and_nothing_else(task: int) -> None:
     assert stream.loss(family)[2] < 0.6 * found.min()
     # the same as a family that has met nothing but these rows, on the same knots
     alone = made("heads", task)
-    alone.load(family.tensors() | {n: a for n, a in alone.tensors().items() if n != "slots"})
     knots = {n: family.tensors()[n] for n in ("slots", "knots", "n_knots")}
     alone.load(alone.tensors() | knots)
     rows = (np.arange(stream.seen - 120, stream.seen)) % PAST
@@ -431,13 +430,28 @@ def test_one_head_knows_its_segment_and_nothing_else(task: int) -> None:
     assert isinstance(alone, Heads)
     for at in rows:
         heads.learn_heads(
-            2, 3, alone.table.weights[0], alone.table.cover[0], alone.table.sharp[0],
-            alone.table.slots[0], alone.memories, stream.rows[at],
+            alone.table.weights[0, 2:], alone.table.cover[0, 2:], alone.table.sharp[0, 2:],
+            alone.table.slots[0], np.zeros(1), stream.rows[at],
             (stream.targets[at] - stream.units[0, 0]) / stream.units[0, 1], stream.scaled,
             stream.means[0], stream.spreads[0], alone.table.knots[0], alone.table.n_knots[0],
             stream.n_classes, task,
         )  # fmt: skip
     np.testing.assert_allclose(alone.table.weights[0, 2], family.table.weights[0, 2], atol=1e-12)
+
+
+def test_heads_go_on_saying_the_same_value_when_its_units_move() -> None:
+    stream, family = Stream(REGRESSION), made("heads", REGRESSION)
+    stream.add(family, 600)
+    raw = np.array([stream.row()[0] for _ in range(20)])
+    before = stream.ask(family, raw)[:, :, 0] * SCALE + CENTRE
+    stream.units[:] = (CENTRE - 30.0, 3.0 * SCALE)
+    after = stream.ask(family, raw)[:, :, 0] * 3.0 * SCALE + CENTRE - 30.0
+    np.testing.assert_allclose(after, before, rtol=1e-9)
+    good = np.abs(stream.ask(family, stream.rows[590:600])[:, 2, 0] * 3.0 * SCALE + CENTRE - 30.0
+                  - stream.targets[590:600]).mean()  # fmt: skip
+    stream.add(family, 1)  # what was learned before is restated, not learned anew
+    learned = stream.ask(family, stream.rows[590:600])[:, 2, 0] * 3.0 * SCALE + CENTRE - 30.0
+    assert np.abs(learned - stream.targets[590:600]).mean() < 1.2 * good
 
 
 def test_the_head_of_a_segment_learns_no_older_row_again_when_knots_are_put_anew() -> None:

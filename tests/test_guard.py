@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from drift import Alarm
+from streammeta import core, together
 from streammeta.config import ModelConfig
 from streammeta.engine import Engine
 from streammeta.events import Event, Scored
-from streammeta.guard import FIRST_GAP, GUARDED, SAY, SHARE, learn_guard, shares
+from streammeta.guard import FIRST_GAP, GUARDED, LEFT, SAY, SHARE, learn_guard, shares
 from streammeta.pooling import ANSWER, UNGUARDED
 
 Floats = NDArray[np.float64]
@@ -58,15 +60,32 @@ def test_whoever_is_best_the_answer_is_soon_his(seed: int, best: int) -> None:
     assert errors.mean() < 0.6 * np.delete(alone, best).min()
 
 
-def test_when_the_better_one_changes_the_answer_follows() -> None:
+@pytest.mark.parametrize(("noticed", "rows"), [(False, 800), (True, 120)])
+def test_when_another_one_becomes_better_the_answer_follows(noticed: bool, rows: int) -> None:
     rng = np.random.default_rng(1)
-    truth = rng.normal(size=4000)
-    said = truth[:, None] + rng.normal(size=(4000, GUARDED))
-    said[:2000, 0] = truth[:2000]
-    said[2000:, 1] = truth[2000:]
-    errors, _ = guarded(said, truth)
-    assert errors[1000:2000].mean() < 0.01
-    assert errors[3900:].mean() < 0.01
+    truth = rng.normal(size=2000)
+    said = truth[:, None] + rng.normal(size=(2000, GUARDED))
+    said[:1000, 1] = truth[:1000]
+    said[1000:, 0] = truth[1000:]
+    losses, gap, errors = np.zeros(GUARDED), np.array([FIRST_GAP]), np.zeros(2000)
+    for row, y in enumerate(truth):
+        if noticed and row == 1010:
+            losses *= LEFT  # as at an alarm
+        errors[row] = abs(shares(losses, gap[0]) @ said[row] - y)
+        learn_guard(losses, gap, said[row], y)
+    assert errors[500:1000].mean() < 0.01
+    assert errors[1000 + rows :].mean() < 0.01
+
+
+@pytest.mark.parametrize("label", [1e6, 1e30])
+def test_a_label_that_is_no_measurement_is_no_reason_to_leave_the_model(label: float) -> None:
+    rng = np.random.default_rng(4)
+    truth = rng.normal(size=600)
+    said = truth[:, None] + np.array([0.1, 1.0, 1.0]) * rng.normal(size=(600, GUARDED))
+    truth[300] = label
+    errors, last = guarded(said, truth)
+    assert last[0] > 0.99
+    assert np.delete(errors, 300)[100:].mean() < 0.1
 
 
 def run(values: list[float]) -> tuple[Engine, Floats]:
@@ -110,3 +129,43 @@ def test_the_guard_has_no_say_while_young_and_none_about_classes() -> None:
         (asked,) = engine.state.pending.table.values()
         assert (asked.said[ANSWER] == asked.said[UNGUARDED]).all()
         engine.observe([Event(f"question {row}", None, row % 3)])
+
+
+def test_a_model_that_says_no_number_is_left_out_of_the_answer() -> None:
+    engine, _ = run([float(row % 4) for row in range(SAY + 60)])
+    engine.state.bank.theta[:] = np.nan
+    for table in (family.table for family in engine.state.families):
+        for array in table:
+            if array.dtype.kind == "f":
+                array[:] = np.nan
+    assert np.isfinite(engine.predict({"a": 1.0}))
+
+
+def test_what_the_guard_knows_moves_with_the_units_and_an_alarm_leaves_little_of_it() -> None:
+    engine, _ = run([float(row % 4) for row in range(SAY)])
+    state = engine.state
+    before, gap, scale = state.guard_losses.copy(), state.guard_gap.copy(), state.scales[0]
+    together.take_target(state.together, 0, 1e4, False)
+    ratio = scale / state.scales[0]
+    assert ratio < 0.9
+    np.testing.assert_allclose(state.guard_losses, ratio * before)
+    np.testing.assert_allclose(state.guard_gap, ratio * gap)
+    held = state.guard_losses.copy()
+    core.open_segment(state, 0, Alarm(SAY - 1, SAY - 9, 1, "bank", "reference"), [])
+    np.testing.assert_allclose(state.guard_losses, LEFT * held)
+
+
+def test_what_the_guard_knows_is_in_a_snapshot() -> None:
+    rng = np.random.default_rng(9)
+    values = [float(v) for v in rng.normal(size=SAY + 80)]
+    engine, _ = run(values)
+    again = Engine.restore(engine.config, engine.snapshot())
+    assert engine.state.guard_losses[0].min() > 0.0
+    for row in range(40):
+        event = Event(f"then {row}", {"a": float(rng.normal())}, float(rng.normal()))
+        one, other = engine.observe([event]), again.observe([event])
+        assert [o.loss for o in one if isinstance(o, Scored)] == [
+            o.loss for o in other if isinstance(o, Scored)
+        ]
+        engine.replay(), again.replay()
+    np.testing.assert_array_equal(engine.state.guard_losses, again.state.guard_losses)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from streammeta.cli.console import err, out, plain_table
+from streammeta.cli.console import err, out, plain_table, tell_of_compiling
 from streammeta.registry import components, load
 
 if TYPE_CHECKING:
@@ -353,6 +353,7 @@ def _bar(rows: Callable[[], int]) -> Progress:
     columns = (TextColumn("runs"), BarColumn(bar_width=24), MofNCompleteColumn(), Rows(),
                TimeElapsedColumn())  # fmt: skip
     console = err()
+    tell_of_compiling(console)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 

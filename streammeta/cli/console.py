@@ -149,6 +149,7 @@ def progress_lines(total: int | None) -> Iterator[Callable[[str], Progress | Non
     ``total`` is the number of rows, or ``None`` when it is not known.
     """
     console = err()
+    tell_of_compiling(console)
     if not console.is_terminal:
         yield lambda name: None
         return

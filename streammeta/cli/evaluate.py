@@ -17,7 +17,6 @@ from streammeta.cli.console import (
     out,
     progress_lines,
     score_table,
-    tell_of_compiling,
 )
 
 if TYPE_CHECKING:
@@ -114,7 +113,6 @@ def _judge(question: Question, report: Path | None, as_json: bool) -> None:
         require_report(report)
     chosen, why = choose_task(question)
     _announce(question, chosen, why)
-    tell_of_compiling(err())
     results: list[Result] = []
     watch = None
     if report is not None:

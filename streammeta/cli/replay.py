@@ -18,7 +18,6 @@ from streammeta.cli.console import (
     plain_table,
     progress_lines,
     score_table,
-    tell_of_compiling,
 )
 from streammeta.registry import components
 
@@ -161,7 +160,6 @@ def _outcomes(
     from scenarios.prequential import prequential
 
     card = stream.card
-    tell_of_compiling(err())
     with progress_lines(card.rows) as lines:
         for job, model in zip(jobs, models, strict=True):
             result = prequential(

@@ -1,9 +1,12 @@
-"""Bayesian linear heads on hat-basis inputs: exact after every row, with forgetting.
+"""Bayesian linear heads on hat-basis inputs, exact after every row; all but one forget.
 
 What a row says replaces what earlier rows said of the same direction of the inputs, and of no
 other: inputs that are not shown are not forgotten (directional forgetting, Kulhavy 1987,
 Automatica 23). Along a row x with covariance P and r = x'Px it leaves r / (1 + r) / lambda. A row
 is of one direction out of d: for a memory of so many rows, lambda is 1 - d / rows.
+
+Values are learned in units of the target, which move with every label. A head is linear, so it is
+restated in the new ones exactly: what it has learned stays right (see ``_restate``).
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ from streammeta.experts.kernels import REGRESSION
 
 F32 = NDArray[np.float32]
 
-#: Rows that a head remembers; the last one all of its segment, with which it begins anew. And the
-#: least that is left of what a head knew of a direction.
+#: Rows that a head remembers; the last one forgets nothing, and begins anew with each segment. And
+#: the least that is left of what a head knew of a direction.
 MEMORIES, LEFT = (10_000, 1_000, math.inf), 0.5
 RIDGE = 1.0
 #: Inputs that a head has room for, those that were first not 0; and hats of a column, fewer where
@@ -68,7 +71,7 @@ def _say(weights: Floats, places: I64, values: F32, n: int, n_out: int, out: Flo
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def _learn(
     weights: Floats, cover: Floats, used: int, places: I64, values: F32, n: int, target: float,
-    n_out: int, task: int, memory: float, said: Floats,
+    n_out: int, task: int, forgets: float, said: Floats,
 ) -> None:  # fmt: skip
     """Recursive least squares with directional forgetting: ``weights (ROOM, O)``, covariance
     ``cover (ROOM, ROOM)``, of both the first ``used`` rows; ``said (O,)``: the answer before."""
@@ -84,7 +87,7 @@ def _learn(
         step = (truth - said[k]) / (1.0 + spread)
         for j in range(used):
             weights[j, k] += step * gain[j]
-    kept = max(1.0 - used / memory, LEFT) * (1.0 + spread)
+    kept = max(1.0 - used * forgets, LEFT) * (1.0 + spread)
     part = (kept - 1.0) / (kept * max(spread, 1e-12))
     for j in range(used):
         row, own = cover[j], part * gain[j]
@@ -121,16 +124,16 @@ def predict_heads(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def learn_heads(
-    first: int, end: int, weights: Floats, cover: Floats, sharp: Floats, slots: I64,
-    memories: Floats, raw: Floats, target: float, scaled: Floats, means: Floats, spreads: Floats,
-    knots: Floats, n_knots: I64, n_out: int, task: int,
+    weights: Floats, cover: Floats, sharp: Floats, slots: I64, forgets: Floats, raw: Floats,
+    target: float, scaled: Floats, means: Floats, spreads: Floats, knots: Floats, n_knots: I64,
+    n_out: int, task: int,
 ) -> None:  # fmt: skip
-    """One row ``(D,)`` for the heads from ``first`` to ``end``, and a step of how sharp they are on
-    their log loss of it."""
+    """One row ``(D,)``, and a step of how sharp the heads are on their log loss of it; with a row
+    they forget the shares ``forgets (E,)`` of what they know, for each input."""
     places, values = np.empty(3 * len(raw) + 1, np.int64), np.empty(3 * len(raw) + 1, np.float32)
     said, p = np.empty(weights.shape[2]), np.empty(weights.shape[2])
     n = _inputs(raw, scaled, means, spreads, knots, n_knots, slots, places, values, True)
-    for e in range(first, end):
+    for e in range(len(weights)):
         _say(weights[e], places, values, n, n_out, said)
         if task != REGRESSION:
             _probabilities(said, sharp[e], n_out, p)
@@ -141,12 +144,12 @@ def learn_heads(
                 max(sharp[e] * np.exp(SHARPENING * sharp[e] * slope), BLUNTEST), SHARPEST
             )
         _learn(weights[e], cover[e], slots[0] + 1, places, values, n, target, n_out, task,
-               memories[e], said)  # fmt: skip
+               forgets[e], said)  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def renew_heads(
-    weights: Floats, cover: Floats, sharp: Floats, slots: I64, memories: Floats, rows: Floats,
+    weights: Floats, cover: Floats, sharp: Floats, slots: I64, forgets: Floats, rows: Floats,
     targets: Floats, inside: int, scaled: Floats, means: Floats, spreads: Floats, knots: Floats,
     n_knots: I64, n_out: int, task: int,
 ) -> None:  # fmt: skip
@@ -161,15 +164,16 @@ def renew_heads(
         cover[:, j, j] = 1.0 / RIDGE
     heads = len(weights)
     for i in range(len(rows)):
-        last = heads if i >= len(rows) - inside else heads - 1
-        learn_heads(0, last, weights, cover, sharp, slots, memories, rows[i], targets[i], scaled,
-                    means, spreads, knots, n_knots, n_out, task)  # fmt: skip
+        end = heads if i >= len(rows) - inside else heads - 1
+        learn_heads(weights[:end], cover[:end], sharp[:end], slots, forgets[:end], rows[i],
+                    targets[i], scaled, means, spreads, knots, n_knots, n_out, task)  # fmt: skip
 
 
 class _Table(NamedTuple):
     """``weights (K, E, ROOM, O)`` and covariances ``cover (K, E, ROOM, ROOM)`` of the heads, how
     ``sharp (K, E)`` they are; ``slots (K, 1 + N)`` of the inputs (``_inputs``); their ``knots
-    (K, C, B)``, of which ``n_knots (K, C)`` are in use."""
+    (K, C, B)``, of which ``n_knots (K, C)`` are in use; centre and scale ``units (K, 2)`` in which
+    values were learned."""
 
     weights: Floats
     cover: Floats
@@ -177,6 +181,7 @@ class _Table(NamedTuple):
     slots: I64
     knots: Floats
     n_knots: I64
+    units: Floats
 
 
 @njit(cache=True, nogil=True)
@@ -187,8 +192,9 @@ def _boxed(table: _Table) -> Box:
 class Heads(Stacked[_Table]):
     """Ridge regression of the value, or of each class against the others, on hats.
 
-    After a change a linear rule is known exactly from as many rows as it has inputs, but not by who
-    remembers the old one as well: so one head knows its segment alone, of which it remembers all.
+    After a change a linear rule is known from little more rows than it has inputs, but not by who
+    remembers the old one as well: so one head knows its segment alone, and forgets nothing of it
+    (but where knots are put anew, all heads learn again from the rows that are kept).
     """
 
     unread = ("cover",)
@@ -199,7 +205,7 @@ class Heads(Stacked[_Table]):
         self.bins = bins if bins >= FEWEST_KNOTS else 0
         self.inputs, self.hatted, self.outputs = width + hatted * self.bins, hatted, outputs
         self.names = (*(f"head@{rows}" for rows in MEMORIES[:-1]), "head@segment")
-        self.memories = np.array(MEMORIES, np.float64)
+        self.forgets = 1.0 / np.array(MEMORIES, np.float64)
         super().__init__()
 
     def _boxed(self, table: _Table) -> Box:
@@ -215,6 +221,7 @@ class Heads(Stacked[_Table]):
             np.zeros(1 + self.inputs, np.int64),
             np.zeros((self.hatted, self.bins)),
             np.zeros(self.hatted, np.int64),
+            np.array([0.0, 1.0]),
         )
 
     def predict(self, key: int, raw: Floats, world: Box, out: Floats, at: int) -> None:
@@ -223,11 +230,11 @@ class Heads(Stacked[_Table]):
 
     def learn(self, key: int, world: Box) -> None:
         """The newest row; where knots are due for renewal, all rows that are kept."""
-        learn(self.box, world, key, self.memories)
+        learn(self.box, world, key, self.forgets)
 
     def settle(self, key: int, world: Box) -> I64:
         """The last head begins anew with the rows of the segment."""
-        _restart(self.box, world, key, self.memories)
+        _restart(self.box, world, key, self.forgets)
         return np.full(1, len(MEMORIES) - 1)
 
     def seed_class(self, index: int) -> None:
@@ -246,23 +253,41 @@ def ask(own: Box, world: Box, key: int, raw: Floats, out: Floats, at: int) -> No
     predict_heads(t.weights[key], t.sharp[key], t.slots[key], raw, w.scaled, w.means[key],
                   w.spreads[key], t.knots[key], t.n_knots[key], w.n_classes[0], w.task, out,
                   at)  # fmt: skip
+    if w.task == REGRESSION and w.seen[key] >= RENEWED:
+        centre, scale = t.units[key]
+        for r in range(len(raw)):
+            for e in range(at, at + t.weights.shape[1]):
+                out[r, e, 0] = (scale * out[r, e, 0] + centre - w.units[key, 0]) / w.units[key, 1]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def learn(own: Box, world: Box, key: int, memories: Floats) -> None:
+def _restate(own: Box, world: Box, key: int) -> None:
+    """All heads say the same in the units of now as they did in theirs; but of a young key, of
+    whose values next to nothing is known, they are nearer to the mean of now."""
     t, w = own.of, world.of
+    if w.task == REGRESSION and w.seen[key] > RENEWED:
+        centre, scale = w.units[key]
+        t.weights[key] *= t.units[key, 1] / scale
+        t.weights[key, :, 0] += (t.units[key, 0] - centre) / scale
+    t.units[key] = w.units[key]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def learn(own: Box, world: Box, key: int, forgets: Floats) -> None:
+    t, w = own.of, world.of
+    _restate(own, world, key)
     weights, cover, sharp, slots = t.weights[key], t.cover[key], t.sharp[key], t.slots[key]
     means, spreads, knots, n_knots = w.means[key], w.spreads[key], t.knots[key], t.n_knots[key]
     rows, targets, seen = w.rows[key], w.targets[key], w.seen[key]
     centre, scale = w.units[key]
     if _due(seen):
         kept = np.arange(max(0, seen - len(rows)), seen) % len(rows)
-        renew_heads(weights, cover, sharp, slots, memories, rows[kept],
+        renew_heads(weights, cover, sharp, slots, forgets, rows[kept],
                     (targets[kept] - centre) / scale, w.inside[key], w.scaled, means, spreads,
                     knots, n_knots, w.n_classes[0], w.task)  # fmt: skip
         return
     newest = (seen - 1) % len(rows)
-    learn_heads(0, len(weights), weights, cover, sharp, slots, memories, rows[newest],
+    learn_heads(weights, cover, sharp, slots, forgets, rows[newest],
                 (targets[newest] - centre) / scale, w.scaled, means, spreads, knots, n_knots,
                 w.n_classes[0], w.task)  # fmt: skip
 
@@ -276,17 +301,18 @@ def _due(count: int) -> bool:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _restart(own: Box, world: Box, key: int, memories: Floats) -> None:
+def _restart(own: Box, world: Box, key: int, forgets: Floats) -> None:
     t, w = own.of, world.of
-    weights, cover, sharp = t.weights[key], t.cover[key], t.sharp[key]
+    _restate(own, world, key)
     rows, targets, seen = w.rows[key], w.targets[key], w.seen[key]
     centre, scale = w.units[key]
-    last = len(weights) - 1
-    weights[last], cover[last], sharp[last] = 0.0, 0.0, SHARP_AT_BIRTH
+    last = t.weights.shape[1] - 1
+    weights, cover, sharp = t.weights[key, last:], t.cover[key, last:], t.sharp[key, last:]
+    weights[:], cover[:], sharp[:] = 0.0, 0.0, SHARP_AT_BIRTH
     for j in range(cover.shape[1]):
-        cover[last, j, j] = 1.0 / RIDGE
+        cover[0, j, j] = 1.0 / RIDGE
     for i in range(max(0, seen - min(len(rows), w.inside[key])), seen):
         at = i % len(rows)
-        learn_heads(last, last + 1, weights, cover, sharp, t.slots[key], memories, rows[at],
+        learn_heads(weights, cover, sharp, t.slots[key], forgets[last:], rows[at],
                     (targets[at] - centre) / scale, w.scaled, w.means[key], w.spreads[key],
                     t.knots[key], t.n_knots[key], w.n_classes[0], w.task)  # fmt: skip
