@@ -77,7 +77,9 @@ RECIPES: Mapping[str, Recipe] = {
     "anil": Recipe("anil", 150, 3e-4, _STEPS),
     "meta_sgd": Recipe("meta_sgd", 150, 3e-4, _STEPS),
     "reptile": Recipe("reptile", 150, 1e-4, _STEPS),
-    "cavia": Recipe("cavia", 100, 1e-4, {"inner_lr": 10.0, "steps": 10, "context": 500}, copies=5),
+    "cavia": Recipe(
+        "cavia", 300, 3e-4, {"inner_lr": 10.0, "steps": 10, "context": 500}, tasks=4, copies=5
+    ),
     "cavia_film": Recipe("cavia_film", 100, 1e-4, {"inner_lr": 100.0, "steps": 10}, copies=5),
     "r2d2": Recipe("r2d2", 1_600),
     "pcoc": Recipe("pcoc", 600, tasks=4, way=10),
