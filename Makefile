@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,parquet,yaml,report,redis,nats,mqtt,kafka,websocket,serve]'
 	touch $(STAMP)
 
-# once, by all cores, and not by every test process by itself
+# once, by several processes, and not by every test process for itself
 compiled: env
 	$(BIN)/python -m streammeta.compiling
 

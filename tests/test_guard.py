@@ -167,5 +167,6 @@ def test_what_the_guard_knows_is_in_a_snapshot() -> None:
         assert [o.loss for o in one if isinstance(o, Scored)] == [
             o.loss for o in other if isinstance(o, Scored)
         ]
-        engine.replay(), again.replay()
+        engine.replay()
+        again.replay()
     np.testing.assert_array_equal(engine.state.guard_losses, again.state.guard_losses)
