@@ -29,7 +29,7 @@ MIN_ROWS = 16
 KNOWN = "known"  # the detector and the signal of a change that nobody had to detect
 _MAX_ONSET = 500
 _MEAN_ROWS = 1000
-_FORMAT = 5
+_FORMAT = 6
 
 # How far above the segment's mean a value must be to look like the next segment.
 _SLACK = {"error": 0.15, "ratio": 1.0}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from drift.bank import EXPECTED, VotingBank
 from drift.detector import Status
 from drift.distribution import DistributionWatch
+from drift.rise import Rise
 from drift.signals import BrierSignal, ErrorSignal, ResidualSignal, Signal, WideRatioSignal
 
 Floats = NDArray[np.float64]
@@ -58,6 +59,7 @@ class Watch:
         "_distribution",
         "_features",
         "_names",
+        "_rise",
         "_signals",
         "_skipped",
         "expected",
@@ -73,6 +75,8 @@ class Watch:
         self._signals = [kind() for _, kind in voters]
         bounds = [kind().bounds for _, kind in voters]
         self._bank = VotingBank(bounds, expected, TWICE, alone=signal in ALONE)
+        # errors and Brier scores have their range, and are not compared with what was usual
+        self._rise = Rise(len(voters)) if signal == "ratio" else None
         self._distribution: DistributionWatch | None = None
         self._features = self._skipped = 0
 
@@ -81,12 +85,22 @@ class Watch:
     ) -> Status:
         """Take the loss, and the raw values of the other voters in their order; ``nan`` where there
         is none. While labels are ``late`` every part needs twice the evidence, for each may raise
-        false alarms of its own."""
+        false alarms of its own. Of residuals that are no larger since the onset no alarm is raised:
+        what is usual of that signal is learned anew."""
         values = [NAN] * len(self._names)
         values[0] = self._signals[0].update(value)
         for place, other in enumerate(more[: len(values) - 1], 1):
             values[place] = other if other != other else self._signals[place].update(other)
-        return self._bank.update(row, values, 0.5 if late else 1.0)
+        found = self._bank.update(row, values, 0.5 if late else 1.0)
+        if self._rise is None:
+            return found
+        told = (value, *more, *[NAN] * len(values))
+        self._rise.add(row, told[: len(values)])
+        surest = int(self._bank.votes.argmax())
+        if found is Status.DRIFT and not self._rise.since(self.onset(), surest):
+            self._bank.renew(surest)
+            return Status.STABLE
+        return found
 
     def look_due(self) -> bool:
         """Whether the row that comes is to be looked at: one in ``EVERY``."""
@@ -163,11 +177,15 @@ class Watch:
         """The reference is another one from now on."""
         place = self._names.index(REFERENCE)
         self._bank.renew(place)
+        if self._rise is not None:
+            self._rise.forget(place)
         self._signals[place].reset()
 
     def reset(self) -> None:
         """Forget everything, as if just made."""
         self._bank.reset()
+        if self._rise is not None:
+            self._rise.reset()
         for signal in self._signals:
             signal.reset()
         if self._distribution is not None:

@@ -28,6 +28,7 @@ from drift import (
 )
 from drift.bank import SHARE
 from drift.evidence import USUAL, learn_usual, times_longer
+from drift.rise import Rise
 from drift.watch import VOTERS
 from streammeta.experts.kernels import CLASSIFICATION, judge_shown
 
@@ -103,6 +104,39 @@ def test_a_signal_that_is_not_there_has_no_vote() -> None:
         if bank.update(row, (value, value, math.nan)) is Status.DRIFT
     ]
     assert 300 <= alarms[0] <= 310
+
+
+def test_residuals_that_stop_falling_are_no_change_and_the_next_rise_is_one() -> None:
+    too_many = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        # a learner that gets better for 150 rows, then no more, until the world changes
+        size = np.concatenate([np.linspace(4.0, 1.0, 150), np.ones(850), np.full(300, 3.0)])
+        residuals = size * rng.normal(size=1300)
+        segmenter = Segmenter(["bank"], "ratio")
+        alarms = [a for i, r in enumerate(residuals) if (a := segmenter.update(i, abs(r), (r, r)))]
+        assert 1000 <= alarms[-1].row < 1050
+        assert abs(alarms[-1].onset - 1000) <= 25
+        too_many += len(alarms) - 1
+    assert too_many <= 6  # it would be 20
+
+
+@pytest.mark.parametrize("first", [0, 2**32 - 280])
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_a_rise_is_one_of_losses_and_not_of_what_they_are_compared_with(
+    first: int, unit: float
+) -> None:
+    rng, rise = np.random.default_rng(3), Rise(2)
+    for row in range(300):
+        noise = unit * rng.normal()
+        rise.add(first + row, (noise, noise * (1.0 + 2.0 * (row >= 250))))
+    assert [rise.since(first + 250, signal) for signal in (0, 1)] == [False, True]
+    assert rise.since(first + 5, 0)  # too little before it is known
+    rise.forget(0)
+    assert rise.since(first + 250, 0)
+    for i, wild in enumerate((math.inf, -1e300, math.nan, 0.0)):
+        rise.add(first + 300 + i, (unit, wild))
+    assert rise.since(first + 300, 1)
 
 
 @settings(max_examples=50, deadline=None)
