@@ -149,16 +149,18 @@ def expert(
 def without(
     *, task: str, seed: int, chunk: int, argument: str, overrides: Mapping[str, Any]
 ) -> Model:
-    """The default model without one kind of its experts: ``without@memory``."""
-    from streammeta.config import EXPERTS
+    """The default model without one kind of its experts, ``without@memory``, or without one of the
+    corrections of values, ``without@guard``."""
+    from streammeta.config import CORRECTIONS, EXPERTS
 
-    if argument not in EXPERTS:
-        raise UsageError(
-            f"model 'without@{argument}': expected one of the default model's experts: "
-            f"{', '.join(EXPERTS)}"
-        )
-    make = _variant({"experts": tuple(name for name in EXPERTS if name != argument)})
-    return make(task=task, seed=seed, chunk=chunk, argument="", overrides=overrides)
+    for field, parts in (("experts", EXPERTS), ("corrections", CORRECTIONS)):
+        if argument in parts:
+            make = _variant({field: tuple(name for name in parts if name != argument)})
+            return make(task=task, seed=seed, chunk=chunk, argument="", overrides=overrides)
+    raise UsageError(
+        f"model 'without@{argument}': expected one of the default model's experts or corrections: "
+        f"{', '.join(EXPERTS + CORRECTIONS)}"
+    )
 
 
 def with_one(

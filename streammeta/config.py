@@ -16,6 +16,11 @@ class Section(BaseModel):
 #: The experts of the default model; between the first and the last one families by name.
 EXPERTS = ("networks", "hats", "heads", "memory", "trees", "archive", "persistence")
 
+#: Of values the last value may have a say after all others: after a surprise, and where repeating
+#: it, or saying the mean, is better for long.
+Correction = Literal["surprise", "guard"]
+CORRECTIONS: tuple[Correction, ...] = ("surprise", "guard")
+
 
 def _in_order(rows: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return None if rows is None else tuple(sorted(set(rows)))
@@ -75,6 +80,11 @@ class ModelConfig(Section):
         min_length=1,
         description="who predicts beside challengers and scouts: networks, persistence, families "
         "by name, any River estimator as river.module:Class",
+    )
+    corrections: Annotated[tuple[Correction, ...], AfterValidator(_distinct)] = Field(
+        CORRECTIONS,
+        description="of an answer that is a value: after a surprise the last value has a say; a "
+        "guard answers that or the mean where they are better for long",
     )
     hidden: tuple[int, ...] = Field((40, 40), description="units of each hidden layer")
     rates: tuple[float, ...] = Field((3e-3,), description="step sizes of the bank's networks")

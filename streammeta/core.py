@@ -439,6 +439,8 @@ def judge(
         state.together, key, asked.raw, members, asked.births, said, target, asked.centre,
         asked.scale, heard,
     )  # fmt: skip
+    if "surprise" not in state.config.corrections:
+        state.startled[key] = False
     if before is not None:
         awake = state.bank.live[key] & (asked.births == state.bank.births[key])
         gained = state.log_weights[key] - mixture.DISCOUNT * before

@@ -520,7 +520,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "without": (
             "scenarios.models:without",
-            "without@NAME: the default without one kind of its experts, such as without@memory",
+            "without@NAME: the default without one kind of experts, or without a correction",
         ),
         "with": (
             "scenarios.models:with_one",

@@ -248,6 +248,8 @@ class State:
         self.startled[key], self.trust[key] = False, 0.0
         self.trust_variances[key] = VARIANCE_AT_BIRTH
         self.guard_losses[key], self.guard_gap[key] = 0.0, FIRST_GAP
+        if "guard" not in self.config.corrections:
+            self.guard_losses[key, 1:] = np.inf  # who is never better than the model
         self.exponents[key], self.squares[key] = pooling.fresh(self.log_weights.shape[1])
         if key < KEYS:
             self.past.count[key] = self.past.inside[key] = 0

@@ -14,7 +14,7 @@ from streammeta.config import ModelConfig
 from streammeta.engine import Engine
 from streammeta.events import Event, Scored
 from streammeta.guard import FIRST_GAP, GUARDED, LEFT, SAY, SHARE, learn_guard, shares
-from streammeta.pooling import ANSWER, UNGUARDED
+from streammeta.pooling import ANSWER, UNGUARDED, UNMOVED
 
 Floats = NDArray[np.float64]
 
@@ -129,6 +129,21 @@ def test_the_guard_has_no_say_while_young_and_none_about_classes() -> None:
         (asked,) = engine.state.pending.table.values()
         assert (asked.said[ANSWER] == asked.said[UNGUARDED]).all()
         engine.observe([Event(f"question {row}", None, row % 3)])
+
+
+@pytest.mark.parametrize("kept", [(), ("surprise",), ("guard",)])
+def test_a_correction_that_is_not_wanted_changes_no_answer(kept: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(4)
+    engine = Engine(ModelConfig(task="regression", corrections=kept))
+    value, guarded, surprised = 0.0, 0, 0
+    for row in range(SAY + 80):
+        engine.observe([Event(f"question {row}", {"a": float(row % 5)})])
+        (asked,) = engine.state.pending.table.values()
+        guarded += asked.said[ANSWER, 0] != asked.said[UNGUARDED, 0]
+        surprised += not np.isnan(asked.said[UNMOVED, 0])
+        value += float(rng.normal()) + 40.0 * (row % 30 == 29)
+        engine.observe([Event(f"question {row}", None, value)])
+    assert (guarded > 0, surprised > 0) == ("guard" in kept, "surprise" in kept)
 
 
 def test_a_model_that_says_no_number_is_left_out_of_the_answer() -> None:
