@@ -25,9 +25,10 @@ from streammeta.experts.kernels import REGRESSION
 
 F32 = NDArray[np.float32]
 
-#: Rows that a head remembers; the last one forgets nothing, and begins anew with each segment. And
-#: the least that is left of what a head knew of a direction.
-MEMORIES, LEFT = (10_000, 1_000, math.inf), 0.5
+#: Rows that a head remembers; the last two forget nothing, and begin anew with each segment. The
+#: last one has no hats. And the least that is left of what a head knew of a direction.
+MEMORIES, LEFT = (10_000, 1_000, math.inf, math.inf), 0.5
+OF_SEGMENT = 2
 RIDGE = 1.0
 #: Inputs that a head has room for, those that were first not 0; and hats of a column, fewer where
 #: there are so many columns that they would not fit. Of more columns than that some are not read.
@@ -42,21 +43,29 @@ SHARP_AT_BIRTH, SHARPEST, BLUNTEST, SHARPENING = 4.0, 20.0, 0.5, 0.01
 def _inputs(
     raw: Floats, scaled: Floats, means: Floats, spreads: Floats, knots: Floats, n_knots: I64,
     slots: I64, places: I64, values: F32, grow: bool,
-) -> int:  # fmt: skip
+) -> tuple[int, int]:  # fmt: skip
     """``places``, ``values`` <- the inputs of a row ``(D,)`` that a head has room for, a constant
-    first: how many. ``slots[0]`` are taken; ``slots[1 + i]`` is that of input i, 0 where none."""
-    n = encode(raw, scaled, means, spreads, knots, n_knots, places, values)
-    kept = 0
-    for i in range(n):
-        slot = slots[1 + places[i]]
-        if slot == 0 and grow and slots[0] < ROOM - 1:
-            slots[0] += 1
-            slot = slots[1 + places[i]] = slots[0]
-        if slot > 0:
-            places[kept], values[kept] = slot, values[i]
-            kept += 1
-    places[kept], values[kept] = 0, 1.0
-    return kept + 1
+    first and hats last: how many, and how many of them are no hats. ``slots[0]`` are taken;
+    ``slots[1 + i]`` is that of input i, 0 where none."""
+    found, read = np.empty_like(places), np.empty_like(values)
+    n = encode(raw, scaled, means, spreads, knots, n_knots, found, read)
+    hatted, of_column = len(knots), 1 + knots.shape[1]
+    places[0], values[0] = 0, 1.0
+    kept = lines = 1
+    for hats in (False, True):
+        for i in range(n):
+            if hats != (found[i] < hatted * of_column and found[i] % of_column != 0):
+                continue
+            slot = slots[1 + found[i]]
+            if slot == 0 and grow and slots[0] < ROOM - 1:
+                slots[0] += 1
+                slot = slots[1 + found[i]] = slots[0]
+            if slot > 0:
+                places[kept], values[kept] = slot, read[i]
+                kept += 1
+        if not hats:
+            lines = kept
+    return kept, lines
 
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
@@ -113,9 +122,11 @@ def predict_heads(
     values = np.empty(3 * raw.shape[1] + 1, np.float32)
     said = np.empty(weights.shape[2])
     for r in range(len(raw)):
-        n = _inputs(raw[r], scaled, means, spreads, knots, n_knots, slots, places, values, False)
+        n, lines = _inputs(
+            raw[r], scaled, means, spreads, knots, n_knots, slots, places, values, False
+        )
         for e in range(len(weights)):
-            _say(weights[e], places, values, n, n_out, said)
+            _say(weights[e], places, values, lines if e == len(weights) - 1 else n, n_out, said)
             if task == REGRESSION:
                 out[r, at + e, 0] = said[0]
             else:
@@ -126,15 +137,17 @@ def predict_heads(
 def learn_heads(
     weights: Floats, cover: Floats, sharp: Floats, slots: I64, forgets: Floats, raw: Floats,
     target: float, scaled: Floats, means: Floats, spreads: Floats, knots: Floats, n_knots: I64,
-    n_out: int, task: int,
+    n_out: int, task: int, plain: int,
 ) -> None:  # fmt: skip
     """One row ``(D,)``, and a step of how sharp the heads are on their log loss of it; with a row
-    they forget the shares ``forgets (E,)`` of what they know, for each input."""
+    they forget the shares ``forgets (E,)`` of what they know, for each input. Head ``plain`` reads
+    no hats; -1: none."""
     places, values = np.empty(3 * len(raw) + 1, np.int64), np.empty(3 * len(raw) + 1, np.float32)
     said, p = np.empty(weights.shape[2]), np.empty(weights.shape[2])
-    n = _inputs(raw, scaled, means, spreads, knots, n_knots, slots, places, values, True)
+    n, lines = _inputs(raw, scaled, means, spreads, knots, n_knots, slots, places, values, True)
     for e in range(len(weights)):
-        _say(weights[e], places, values, n, n_out, said)
+        read = lines if e == plain else n
+        _say(weights[e], places, values, read, n_out, said)
         if task != REGRESSION:
             _probabilities(said, sharp[e], n_out, p)
             slope = said[int(target)]
@@ -143,8 +156,16 @@ def learn_heads(
             sharp[e] = min(
                 max(sharp[e] * np.exp(SHARPENING * sharp[e] * slope), BLUNTEST), SHARPEST
             )
-        _learn(weights[e], cover[e], slots[0] + 1, places, values, n, target, n_out, task,
+        _learn(weights[e], cover[e], slots[0] + 1, places, values, read, target, n_out, task,
                forgets[e], said)  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _empty(weights: Floats, cover: Floats, sharp: Floats) -> None:
+    """Heads that know nothing."""
+    weights[:], cover[:], sharp[:] = 0.0, 0.0, SHARP_AT_BIRTH
+    for j in range(cover.shape[1]):
+        cover[:, j, j] = 1.0 / RIDGE
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -153,20 +174,20 @@ def renew_heads(
     targets: Floats, inside: int, scaled: Floats, means: Floats, spreads: Floats, knots: Floats,
     n_knots: I64, n_out: int, task: int,
 ) -> None:  # fmt: skip
-    """Knots at quantiles of ``rows (n, D)``, and everything learned again from them; by the last
-    head only from the newest ``inside``."""
+    """Knots at quantiles of ``rows (n, D)``, and everything learned again from them; by the heads
+    of the segment only from the newest ``inside``."""
     for c in range(len(knots)):
         if scaled[c] != 0.0:
             found = find_knots(rows[:, c].copy(), knots.shape[1], knots[c])
             n_knots[c] = found if found >= FEWEST_KNOTS else 0
-    weights[:], cover[:], slots[:], sharp[:] = 0.0, 0.0, 0, SHARP_AT_BIRTH
-    for j in range(cover.shape[1]):
-        cover[:, j, j] = 1.0 / RIDGE
+    _empty(weights, cover, sharp)
+    slots[:] = 0
     heads = len(weights)
     for i in range(len(rows)):
-        end = heads if i >= len(rows) - inside else heads - 1
+        end = heads if i >= len(rows) - inside else heads - OF_SEGMENT
         learn_heads(weights[:end], cover[:end], sharp[:end], slots, forgets[:end], rows[i],
-                    targets[i], scaled, means, spreads, knots, n_knots, n_out, task)  # fmt: skip
+                    targets[i], scaled, means, spreads, knots, n_knots, n_out, task,
+                    heads - 1)  # fmt: skip
 
 
 class _Table(NamedTuple):
@@ -193,8 +214,9 @@ class Heads(Stacked[_Table]):
     """Ridge regression of the value, or of each class against the others, on hats.
 
     After a change a linear rule is known from little more rows than it has inputs, but not by who
-    remembers the old one as well: so one head knows its segment alone, and forgets nothing of it
-    (but where knots are put anew, all heads learn again from the rows that are kept).
+    remembers the old one as well: so two heads know their segment alone, and forget nothing of it
+    (but where knots are put anew, all heads learn again from the rows that are kept). Hats make
+    eleven inputs of a column; one of the two reads none, and needs fewer rows for a line.
     """
 
     unread = ("cover",)
@@ -204,7 +226,8 @@ class Heads(Stacked[_Table]):
         bins = min(BINS, (ROOM - 1 - width) // max(hatted, 1))
         self.bins = bins if bins >= FEWEST_KNOTS else 0
         self.inputs, self.hatted, self.outputs = width + hatted * self.bins, hatted, outputs
-        self.names = (*(f"head@{rows}" for rows in MEMORIES[:-1]), "head@segment")
+        lasting = tuple(f"head@{rows}" for rows in MEMORIES[:-OF_SEGMENT])
+        self.names = (*lasting, "head@segment", "line@segment")
         self.forgets = 1.0 / np.array(MEMORIES, np.float64)
         super().__init__()
 
@@ -233,9 +256,9 @@ class Heads(Stacked[_Table]):
         learn(self.box, world, key, self.forgets)
 
     def settle(self, key: int, world: Box) -> I64:
-        """The last head begins anew with the rows of the segment."""
+        """The heads of the segment begin anew with its rows."""
         _restart(self.box, world, key, self.forgets)
-        return np.full(1, len(MEMORIES) - 1)
+        return len(MEMORIES) - OF_SEGMENT + np.arange(OF_SEGMENT)
 
     def seed_class(self, index: int) -> None:
         """Of a new class nothing is known: its weights are 0."""
@@ -289,7 +312,7 @@ def learn(own: Box, world: Box, key: int, forgets: Floats) -> None:
     newest = (seen - 1) % len(rows)
     learn_heads(weights, cover, sharp, slots, forgets, rows[newest],
                 (targets[newest] - centre) / scale, w.scaled, means, spreads, knots, n_knots,
-                w.n_classes[0], w.task)  # fmt: skip
+                w.n_classes[0], w.task, len(weights) - 1)  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -306,13 +329,12 @@ def _restart(own: Box, world: Box, key: int, forgets: Floats) -> None:
     _restate(own, world, key)
     rows, targets, seen = w.rows[key], w.targets[key], w.seen[key]
     centre, scale = w.units[key]
-    last = t.weights.shape[1] - 1
-    weights, cover, sharp = t.weights[key, last:], t.cover[key, last:], t.sharp[key, last:]
-    weights[:], cover[:], sharp[:] = 0.0, 0.0, SHARP_AT_BIRTH
-    for j in range(cover.shape[1]):
-        cover[0, j, j] = 1.0 / RIDGE
+    first = t.weights.shape[1] - OF_SEGMENT
+    weights, cover, sharp = t.weights[key, first:], t.cover[key, first:], t.sharp[key, first:]
+    _empty(weights, cover, sharp)
     for i in range(max(0, seen - min(len(rows), w.inside[key])), seen):
         at = i % len(rows)
-        learn_heads(weights, cover, sharp, t.slots[key], forgets[last:], rows[at],
+        learn_heads(weights, cover, sharp, t.slots[key], forgets[first:], rows[at],
                     (targets[at] - centre) / scale, w.scaled, w.means[key], w.spreads[key],
-                    t.knots[key], t.n_knots[key], w.n_classes[0], w.task)  # fmt: skip
+                    t.knots[key], t.n_knots[key], w.n_classes[0], w.task,
+                    OF_SEGMENT - 1)  # fmt: skip
