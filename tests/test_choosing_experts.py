@@ -19,7 +19,7 @@ from streammeta.snapshot import Snapshot
 MEMBERS = {
     "networks": {"mlp", "replay"},
     "hats": {"hat"},
-    "heads": {"head"},
+    "heads": {"head", "line"},
     "memory": {"memory"},
     "trees": {"trees"},
     "archive": {"archive"},

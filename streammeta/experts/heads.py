@@ -1,4 +1,4 @@
-"""Bayesian linear heads on hat-basis inputs, exact after every row; all but one forget.
+"""Bayesian linear heads on hat-basis inputs, exact after every row; some forget.
 
 What a row says replaces what earlier rows said of the same direction of the inputs, and of no
 other: inputs that are not shown are not forgotten (directional forgetting, Kulhavy 1987,
@@ -11,7 +11,6 @@ restated in the new ones exactly: what it has learned stays right (see ``_restat
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -25,10 +24,11 @@ from streammeta.experts.kernels import REGRESSION
 
 F32 = NDArray[np.float32]
 
-#: Rows that a head remembers; the last two forget nothing, and begin anew with each segment. The
-#: last one has no hats. And the least that is left of what a head knew of a direction.
-MEMORIES, LEFT = (10_000, 1_000, math.inf, math.inf), 0.5
-OF_SEGMENT = 2
+#: Rows that a head remembers, and the least that is left of what it knew of a direction.
+MEMORIES, LEFT = (10_000, 1_000), 0.5
+#: The two heads behind these begin anew with each segment and forget nothing. The second one reads
+#: no hats.
+OF_SEGMENT, PLAIN = len(MEMORIES), len(MEMORIES) + 1
 RIDGE = 1.0
 #: Inputs that a head has room for, those that were first not 0; and hats of a column, fewer where
 #: there are so many columns that they would not fit. Of more columns than that some are not read.
@@ -126,7 +126,7 @@ def predict_heads(
             raw[r], scaled, means, spreads, knots, n_knots, slots, places, values, False
         )
         for e in range(len(weights)):
-            _say(weights[e], places, values, lines if e == len(weights) - 1 else n, n_out, said)
+            _say(weights[e], places, values, lines if e == PLAIN else n, n_out, said)
             if task == REGRESSION:
                 out[r, at + e, 0] = said[0]
             else:
@@ -182,12 +182,11 @@ def renew_heads(
             n_knots[c] = found if found >= FEWEST_KNOTS else 0
     _empty(weights, cover, sharp)
     slots[:] = 0
-    heads = len(weights)
     for i in range(len(rows)):
-        end = heads if i >= len(rows) - inside else heads - OF_SEGMENT
+        end = len(weights) if i >= len(rows) - inside else OF_SEGMENT
         learn_heads(weights[:end], cover[:end], sharp[:end], slots, forgets[:end], rows[i],
                     targets[i], scaled, means, spreads, knots, n_knots, n_out, task,
-                    heads - 1)  # fmt: skip
+                    PLAIN)  # fmt: skip
 
 
 class _Table(NamedTuple):
@@ -214,9 +213,9 @@ class Heads(Stacked[_Table]):
     """Ridge regression of the value, or of each class against the others, on hats.
 
     After a change a linear rule is known from little more rows than it has inputs, but not by who
-    remembers the old one as well: so two heads know their segment alone, and forget nothing of it
-    (but where knots are put anew, all heads learn again from the rows that are kept). Hats make
-    eleven inputs of a column; one of the two reads none, and needs fewer rows for a line.
+    remembers the old one as well: so two know their segment alone, and forget nothing of it (but
+    where knots are put anew, all heads learn again from the rows that are kept). Hats make eleven
+    inputs of a column; one of the two reads none, and needs fewer rows for a line.
     """
 
     unread = ("cover",)
@@ -226,9 +225,9 @@ class Heads(Stacked[_Table]):
         bins = min(BINS, (ROOM - 1 - width) // max(hatted, 1))
         self.bins = bins if bins >= FEWEST_KNOTS else 0
         self.inputs, self.hatted, self.outputs = width + hatted * self.bins, hatted, outputs
-        lasting = tuple(f"head@{rows}" for rows in MEMORIES[:-OF_SEGMENT])
-        self.names = (*lasting, "head@segment", "line@segment")
-        self.forgets = 1.0 / np.array(MEMORIES, np.float64)
+        self.names = (*(f"head@{rows}" for rows in MEMORIES), "head@segment", "line@segment")
+        self.forgets = np.zeros(len(self.names))
+        self.forgets[:OF_SEGMENT] = 1.0 / np.array(MEMORIES)
         super().__init__()
 
     def _boxed(self, table: _Table) -> Box:
@@ -236,7 +235,7 @@ class Heads(Stacked[_Table]):
         return found
 
     def _fresh(self) -> _Table:
-        heads = len(MEMORIES)
+        heads = len(self.names)
         return _Table(
             np.zeros((heads, ROOM, self.outputs)),
             np.tile(np.eye(ROOM) / RIDGE, (heads, 1, 1)),
@@ -258,7 +257,7 @@ class Heads(Stacked[_Table]):
     def settle(self, key: int, world: Box) -> I64:
         """The heads of the segment begin anew with its rows."""
         _restart(self.box, world, key, self.forgets)
-        return len(MEMORIES) - OF_SEGMENT + np.arange(OF_SEGMENT)
+        return np.arange(OF_SEGMENT, len(self.names))
 
     def seed_class(self, index: int) -> None:
         """Of a new class nothing is known: its weights are 0."""
@@ -312,7 +311,7 @@ def learn(own: Box, world: Box, key: int, forgets: Floats) -> None:
     newest = (seen - 1) % len(rows)
     learn_heads(weights, cover, sharp, slots, forgets, rows[newest],
                 (targets[newest] - centre) / scale, w.scaled, means, spreads, knots, n_knots,
-                w.n_classes[0], w.task, len(weights) - 1)  # fmt: skip
+                w.n_classes[0], w.task, PLAIN)  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -329,12 +328,12 @@ def _restart(own: Box, world: Box, key: int, forgets: Floats) -> None:
     _restate(own, world, key)
     rows, targets, seen = w.rows[key], w.targets[key], w.seen[key]
     centre, scale = w.units[key]
-    first = t.weights.shape[1] - OF_SEGMENT
-    weights, cover, sharp = t.weights[key, first:], t.cover[key, first:], t.sharp[key, first:]
+    weights, cover = t.weights[key, OF_SEGMENT:], t.cover[key, OF_SEGMENT:]
+    sharp = t.sharp[key, OF_SEGMENT:]
     _empty(weights, cover, sharp)
     for i in range(max(0, seen - min(len(rows), w.inside[key])), seen):
         at = i % len(rows)
-        learn_heads(weights, cover, sharp, t.slots[key], forgets[first:], rows[at],
-                    (targets[at] - centre) / scale, w.scaled, w.means[key], w.spreads[key],
-                    t.knots[key], t.n_knots[key], w.n_classes[0], w.task,
-                    OF_SEGMENT - 1)  # fmt: skip
+        learn_heads(weights, cover, sharp, t.slots[key], forgets[OF_SEGMENT:],
+                    rows[at], (targets[at] - centre) / scale, w.scaled, w.means[key],
+                    w.spreads[key], t.knots[key], t.n_knots[key], w.n_classes[0], w.task,
+                    PLAIN - OF_SEGMENT)  # fmt: skip
