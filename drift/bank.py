@@ -15,9 +15,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from drift.detector import WARN, Input, Status, finite
 from drift.evidence import (
     MIN_ROWS,

@@ -11,10 +11,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from drift.bank import EXPECTED
+from drift.compiled import njit
 from drift.detector import Status
 from drift.evidence import (
     MEAN,

@@ -18,8 +18,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from drift.compiled import njit
 
 Floats = NDArray[np.float64]
 #: A shift of the mean, in deviations, that each gambler bets on.

@@ -5,7 +5,7 @@ learner's first rows are its worst, and what was usual of them is too much for l
 losses that are where they were before its onset is none.
 
 Square roots of losses are compared: of |noise| that is normal their deviation is two fifths of
-their mean, and one row that is far out does not hide the others.
+their mean. A row before it that is far out counts as no more than ten times what was usual.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ FEWEST = 10  # and at least
 #: Standard errors above what was before that are a rise. Of values of a linear rule that never
 #: changes two fifths of the alarms are left; at 4, small changes are overlooked.
 ERRORS = 3.0
+FAR = 10.0
 _LARGEST = 1e3  # logarithm: more than that of any number
 
 
@@ -59,11 +60,12 @@ class Rise(Stored):
         logs = self._logs[slots, signal].astype(np.float64)
         heard = ~np.isnan(logs)
         new = (self._rows[slots] - np.uint32(onset & 0xFFFFFFFF) < 1 << 31)[heard]
-        logs = np.minimum(logs[heard], _LARGEST)
-        if new.all() or not new.any() or (~new).sum() < FEWEST:
+        logs = np.clip(logs[heard], -_LARGEST, _LARGEST)
+        if not new.any() or (~new).sum() < FEWEST:
             return True
         roots = np.exp(0.5 * (logs - logs.max()))
         before, after = roots[~new][-BEFORE:], roots[new]
+        before = np.minimum(before, FAR * np.median(before))
         error = before.std() * math.sqrt(1.0 / len(before) + 1.0 / len(after))
         return not after.mean() - before.mean() <= ERRORS * error  # what is no number has risen
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from drift.charts import MEMORY, MIN_ROWS, Chart, Cusum, Ewma, Shewhart, Sprt
+from drift.compiled import njit
 from drift.detector import Detector, Status
 from drift.river_detectors import Ddm, HddmA, PageHinkley
 

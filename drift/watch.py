@@ -25,6 +25,9 @@ VOTERS: dict[str, tuple[tuple[str, type[Signal]], ...]] = {
         (REFERENCE, WideRatioSignal),
     ),
 }
+#: Of these the losses must have risen for an alarm. A residual with its sign tells of errors to one
+#: side, which may be no larger; errors and Brier scores are not compared with what was usual.
+RISING = ("ratio", REFERENCE)
 #: Where one vote is enough: no voter is there that calls out again and again.
 ALONE = ("ratio",)
 #: How many times surer than for one vote each has to be for two: an error and a frozen reference
@@ -75,8 +78,7 @@ class Watch:
         self._signals = [kind() for _, kind in voters]
         bounds = [kind().bounds for _, kind in voters]
         self._bank = VotingBank(bounds, expected, TWICE, alone=signal in ALONE)
-        # errors and Brier scores have their range, and are not compared with what was usual
-        self._rise = Rise(len(voters)) if signal == "ratio" else None
+        self._rise = Rise(len(RISING)) if signal == "ratio" else None
         self._distribution: DistributionWatch | None = None
         self._features = self._skipped = 0
 
@@ -85,8 +87,8 @@ class Watch:
     ) -> Status:
         """Take the loss, and the raw values of the other voters in their order; ``nan`` where there
         is none. While labels are ``late`` every part needs twice the evidence, for each may raise
-        false alarms of its own. Of residuals that are no larger since the onset no alarm is raised:
-        what is usual of that signal is learned anew."""
+        false alarms of its own. Of a loss that is no higher since the onset no alarm is raised:
+        what is usual of it is learned anew."""
         values = [NAN] * len(self._names)
         values[0] = self._signals[0].update(value)
         for place, other in enumerate(more[: len(values) - 1], 1):
@@ -94,13 +96,12 @@ class Watch:
         found = self._bank.update(row, values, 0.5 if late else 1.0)
         if self._rise is None:
             return found
-        told = (value, *more, *[NAN] * len(values))
-        self._rise.add(row, told[: len(values)])
-        surest = int(self._bank.votes.argmax())
-        if found is Status.DRIFT and not self._rise.since(self.onset(), surest):
-            self._bank.renew(surest)
-            return Status.STABLE
-        return found
+        self._rise.add(row, (value, more[1] if len(more) > 1 else NAN))
+        risen = self.signal if found is Status.DRIFT else ""
+        if risen not in RISING or self._rise.since(self.onset(), RISING.index(risen)):
+            return found
+        self._bank.renew(self._names.index(risen))
+        return Status.WARNING if self._bank.suspects else Status.STABLE
 
     def look_due(self) -> bool:
         """Whether the row that comes is to be looked at: one in ``EVERY``."""
@@ -178,7 +179,7 @@ class Watch:
         place = self._names.index(REFERENCE)
         self._bank.renew(place)
         if self._rise is not None:
-            self._rise.forget(place)
+            self._rise.forget(RISING.index(REFERENCE))
         self._signals[place].reset()
 
     def reset(self) -> None:

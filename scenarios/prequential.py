@@ -20,9 +20,9 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from streammeta.engine import Engine
 from streammeta.events import (
     DriftDetected,

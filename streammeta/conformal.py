@@ -23,9 +23,9 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from streammeta.errors import ConfigError
 
 Floats = NDArray[np.float64]

@@ -16,8 +16,9 @@ All numbers here are in standardised units of the target.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from drift.compiled import njit
 
 Floats = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ discounted variance of its own, so one that was sure and wrong again loses withi
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from streammeta.experts.kernels import REGRESSION
 
 Floats = NDArray[np.float64]

@@ -23,9 +23,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from streammeta.boxed import Box
 from streammeta.experts.kernels import HUBER, REGRESSION
 from streammeta.guard import SAY, learn_guard, shares

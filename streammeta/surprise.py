@@ -13,9 +13,9 @@ All numbers here are in standardised units of the target.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from streammeta.mixture import GROWN, SLOW_DISCOUNT, believe, value_score
 
 Floats = NDArray[np.float64]

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from streammeta.boxed import Box
 from streammeta.encode import CLIP, MOMENT_FLOOR
 from streammeta.experts import archive, hats, heads, memory, trees

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from streammeta.encode import CLIP
 from streammeta.experts import kernels
 from streammeta.experts.kernels import REGRESSION

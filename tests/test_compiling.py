@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import numba
 import pytest
 
 from streammeta import compiling, together
+from streammeta.mixture import GROWN
+
+ROOT = Path(__file__).parent.parent
 
 
 def compiled(name: str) -> None:
@@ -110,3 +114,34 @@ def test_the_command_says_that_it_compiles_and_the_next_time_does_not(
 
     assert evaluated().count("compiling for this machine, once") == 1
     assert "compiling" not in evaluated()
+
+
+def test_what_was_compiled_is_of_the_sources_as_they_are(tmp_path: Path) -> None:
+    for package in ("drift", "streammeta"):
+        without = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=without)
+    asked = (
+        "import numpy as np; from streammeta.surprise import is_surprise as asked;"
+        "print(asked(10.0, np.ones(3), 3), sum(asked.stats.cache_hits.values()))"
+    )
+
+    def answer() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", asked], cwd=tmp_path, capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    def change(module: str, old: str, new: str) -> None:
+        path = tmp_path / "streammeta" / module
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    assert answer() == "False 0"
+    assert answer() == "False 1"  # kept
+    change("cli/console.py", '"""What', '"""Again, what')  # of which it knows nothing
+    assert answer() == "False 1"
+    # drawn in from there
+    change("mixture.py", f"GROWN = 100.0, 30.0, {GROWN}", "GROWN = 100.0, 30.0, 2")
+    assert answer() == "True 0"

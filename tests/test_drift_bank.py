@@ -121,6 +121,18 @@ def test_residuals_that_stop_falling_are_no_change_and_the_next_rise_is_one() ->
     assert too_many <= 6  # it would be 20
 
 
+def test_errors_to_one_side_are_a_change_though_they_are_no_larger() -> None:
+    for seed in range(10):
+        residuals = np.random.default_rng(seed).normal(size=1000) + 0.5 * (np.arange(1000) >= 600)
+        segmenter = Segmenter(["bank"], "ratio")
+        alarms = [
+            alarm
+            for row, r in enumerate(residuals)
+            if (alarm := segmenter.update(row, abs(r), (r, math.nan)))
+        ]
+        assert [(alarm.row >= 600, alarm.signal) for alarm in alarms] == [(True, "residual")]
+
+
 @pytest.mark.parametrize("first", [0, 2**32 - 280])
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
 def test_a_rise_is_one_of_losses_and_not_of_what_they_are_compared_with(
@@ -137,6 +149,15 @@ def test_a_rise_is_one_of_losses_and_not_of_what_they_are_compared_with(
     for i, wild in enumerate((math.inf, -1e300, math.nan, 0.0)):
         rise.add(first + 300 + i, (unit, wild))
     assert rise.since(first + 300, 1)
+
+
+@pytest.mark.parametrize("wild", [1e3, 1e9, math.inf])
+def test_a_stray_before_it_hides_no_rise_and_nothing_is_no_rise_over_nothing(wild: float) -> None:
+    rng, rise = np.random.default_rng(3), Rise(2)
+    for row in range(300):
+        noise = wild if row == 200 else rng.normal() * (1.0 + 2.0 * (row >= 250))
+        rise.add(row, (noise, 0.0))
+    assert [rise.since(250, signal) for signal in (0, 1)] == [True, False]
 
 
 @settings(max_examples=50, deadline=None)

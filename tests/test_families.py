@@ -443,28 +443,31 @@ def test_two_heads_know_their_segment_and_nothing_else(task: int) -> None:
     np.testing.assert_allclose(alone.table.weights[0, 2:], family.table.weights[0, 2:], atol=1e-12)
 
 
-def test_a_line_needs_fewer_rows_than_hats_and_reads_none() -> None:
-    rng, family = np.random.default_rng(1), made("heads", REGRESSION)
+@both_tasks
+def test_a_line_reads_no_hats(task: int) -> None:
+    rng, family = np.random.default_rng(1), made("heads", task)
     assert isinstance(family, Heads)
-    rule = np.array([1.0, -2.0, 0.5, 1.5])
-    stream = Stream(REGRESSION)
+    rows = rng.normal(size=(20, WIDTH))
+    told = rows[:, :4] @ np.array([1.0, -2.0, 0.5, 1.5])
+    truth = (told > 0.0).astype(float) if task == CLASSIFICATION else told
+    stream = Stream(task)
     stream.add(family, 600)
     t = family.table
     assert t.n_knots[0].max() >= hat_kernels.FEWEST_KNOTS
-    rows = rng.normal(size=(20, WIDTH))
     family.table.weights[0, 2:], family.table.cover[0, 2:] = 0.0, np.eye(heads.ROOM) / heads.RIDGE
-    for raw in rows:
+    for raw, target in zip(rows, truth, strict=True):
         heads.learn_heads(
             t.weights[0, 2:], t.cover[0, 2:], t.sharp[0, 2:], t.slots[0], np.zeros(2), raw,
-            float(raw[:4] @ rule), np.ones(WIDTH), np.zeros(WIDTH), np.ones(WIDTH), t.knots[0],
-            t.n_knots[0], 1, REGRESSION, 1,
+            float(target), np.ones(WIDTH), np.zeros(WIDTH), np.ones(WIDTH), t.knots[0],
+            t.n_knots[0], stream.n_classes, task, 1,
         )  # fmt: skip
     x = np.column_stack([np.ones(20), np.clip(rows, -CLIP, CLIP)])
-    exact = np.linalg.solve(x.T @ x + heads.RIDGE * np.eye(WIDTH + 1), x.T @ (rows[:, :4] @ rule))
+    exact = np.linalg.solve(x.T @ x + heads.RIDGE * np.eye(WIDTH + 1), x.T @ truth)
     hatted, of_column = t.knots.shape[1], 1 + t.knots.shape[2]
     places = [c * of_column if c < hatted else hatted * (of_column - 1) + c for c in range(WIDTH)]
     used = [0, *t.slots[0, 1:][places]]
-    np.testing.assert_allclose(t.weights[0, 3, used, 0], exact, atol=1e-5)
+    last = t.weights.shape[-1] - 1 if task == REGRESSION else 1  # the second class
+    np.testing.assert_allclose(t.weights[0, 3, used, last], exact, atol=1e-5)
     others = np.setdiff1d(np.arange(heads.ROOM), used)
     assert (t.weights[0, 3, others] == 0.0).all()
     assert np.abs(t.weights[0, 2, others]).max() > 0.01

@@ -11,12 +11,8 @@ DEFAULT = "streammeta"
 ELEC2 = "open:elec2"
 FLOOR = 0.90  # accuracy that the default model must reach on ELEC2
 ROWS = 20_000  # of each stream, or as many as it has
-VALUES = (
-    "friedman",
-    "sine_switch",
-    "open:etth1",
-    "river:WaterFlow",
-)  # streams whose labels are values; of the others classes
+#: Streams whose labels are values; of the others classes.
+VALUES = ("friedman", "sine_switch", "open:etth1", "river:WaterFlow")
 #: Each as the only source of challengers and scouts; ``streammeta`` has the first and ``r2d2``.
 LEARNERS = (
     "meta_sgd", "maml", "fomaml", "anil", "reptile", "fine_tuning", "cavia", "cavia_film", "r2d2",
@@ -30,7 +26,8 @@ MORE = ("moca",)
 ABOUT = """
 Positive gains: the default is better than the variant. `learner@NAME` has that meta-learner as the
 only source of challengers and scouts, learned online, where the default has `meta_sgd` and `r2d2`;
-`with@NAME` has one more family of experts than the default.
+`with@NAME` has one more family of experts than the default; `without@surprise` and `without@guard`
+are for streams of values.
 """
 
 

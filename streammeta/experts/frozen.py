@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from streammeta.experts.kernels import F32, F64, REGRESSION, forward, standardise
 
 

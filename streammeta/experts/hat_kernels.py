@@ -16,9 +16,9 @@ What is compiled with ``fastmath`` calls nothing that looks for NaN: numba hands
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from streammeta.encode import CLIP
 from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, HUBER, draw_slots
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from drift.stacked import start_of
 from streammeta.boxed import Box
 from streammeta.experts.family import I64, Floats, Space, Stacked

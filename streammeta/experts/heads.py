@@ -1,4 +1,4 @@
-"""Bayesian linear heads on hat-basis inputs, exact after every row; some forget.
+"""Bayesian linear heads, exact after every row: some forget, one reads no hats.
 
 What a row says replaces what earlier rows said of the same direction of the inputs, and of no
 other: inputs that are not shown are not forgotten (directional forgetting, Kulhavy 1987,
@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from streammeta.boxed import Box
 from streammeta.experts.family import I64, Floats, Space, Stacked
 from streammeta.experts.hat_kernels import FEWEST_KNOTS, encode, find_knots, softmax
@@ -99,6 +99,8 @@ def _learn(
     kept = max(1.0 - used * forgets, LEFT) * (1.0 + spread)
     part = (kept - 1.0) / (kept * max(spread, 1e-12))
     for j in range(used):
+        if gain[j] == 0.0:  # an input that this head does not read
+            continue
         row, own = cover[j], part * gain[j]
         for k in range(used):
             row[k] -= own * gain[k]
@@ -114,10 +116,11 @@ def _probabilities(said: Floats, sharp: float, n_out: int, out: Floats) -> None:
 @njit(cache=True, nogil=True, error_model="numpy")
 def predict_heads(
     weights: Floats, sharp: Floats, slots: I64, raw: Floats, scaled: Floats, means: Floats,
-    spreads: Floats, knots: Floats, n_knots: I64, n_out: int, task: int, out: Floats, at: int,
+    spreads: Floats, knots: Floats, n_knots: I64, n_out: int, task: int, plain: int, out: Floats,
+    at: int,
 ) -> None:  # fmt: skip
     """``out (n, M, O)`` <- from row ``at`` on, what heads ``weights (E, ROOM, O)`` say to raw rows
-    ``(n, D)``."""
+    ``(n, D)``; head ``plain`` reads no hats."""
     places = np.empty(3 * raw.shape[1] + 1, np.int64)
     values = np.empty(3 * raw.shape[1] + 1, np.float32)
     said = np.empty(weights.shape[2])
@@ -126,7 +129,7 @@ def predict_heads(
             raw[r], scaled, means, spreads, knots, n_knots, slots, places, values, False
         )
         for e in range(len(weights)):
-            _say(weights[e], places, values, lines if e == PLAIN else n, n_out, said)
+            _say(weights[e], places, values, lines if e == plain else n, n_out, said)
             if task == REGRESSION:
                 out[r, at + e, 0] = said[0]
             else:
@@ -273,8 +276,8 @@ class Heads(Stacked[_Table]):
 def ask(own: Box, world: Box, key: int, raw: Floats, out: Floats, at: int) -> None:
     t, w = own.of, world.of
     predict_heads(t.weights[key], t.sharp[key], t.slots[key], raw, w.scaled, w.means[key],
-                  w.spreads[key], t.knots[key], t.n_knots[key], w.n_classes[0], w.task, out,
-                  at)  # fmt: skip
+                  w.spreads[key], t.knots[key], t.n_knots[key], w.n_classes[0], w.task,
+                  PLAIN, out, at)  # fmt: skip
     if w.task == REGRESSION and w.seen[key] >= RENEWED:
         centre, scale = t.units[key]
         for r in range(len(raw)):

@@ -10,9 +10,9 @@ All arrays are float32 and C-contiguous unless said otherwise; kernels write in 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from drift.stacked import drawn
 
 F32 = NDArray[np.float32]

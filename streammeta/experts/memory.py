@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from streammeta.boxed import Box
 from streammeta.encode import CLIP
 from streammeta.experts.family import I64, PAST, Floats, Space, Stacked

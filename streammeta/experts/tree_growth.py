@@ -17,9 +17,9 @@ known of theirs.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drift.compiled import njit
 from drift.stacked import drawn
 from streammeta.experts.kernels import REGRESSION
 

@@ -15,8 +15,8 @@ when it is ahead by ``SWAP`` nats, so a false alarm costs little.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from drift.compiled import njit
 from streammeta.experts.kernels import REGRESSION
 from streammeta.experts.tree_growth import (
     ACTIVE,

@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from drift.compiled import njit
 from streammeta.meta.learner import Batch, Model, State
 from streammeta.meta.loss import Loss
 from streammeta.meta.net import Net
