@@ -19,7 +19,7 @@ from streammeta.snapshot import Snapshot
 MEMBERS = {
     "networks": {"mlp", "replay"},
     "hats": {"hat"},
-    "heads": {"head", "line"},
+    "heads": {"head"},
     "memory": {"memory"},
     "trees": {"trees"},
     "archive": {"archive"},

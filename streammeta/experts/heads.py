@@ -228,7 +228,7 @@ class Heads(Stacked[_Table]):
         bins = min(BINS, (ROOM - 1 - width) // max(hatted, 1))
         self.bins = bins if bins >= FEWEST_KNOTS else 0
         self.inputs, self.hatted, self.outputs = width + hatted * self.bins, hatted, outputs
-        self.names = (*(f"head@{rows}" for rows in MEMORIES), "head@segment", "line@segment")
+        self.names = (*(f"head@{rows}" for rows in MEMORIES), "head@segment", "head@line")
         self.forgets = np.zeros(len(self.names))
         self.forgets[:OF_SEGMENT] = 1.0 / np.array(MEMORIES)
         super().__init__()
