@@ -46,11 +46,11 @@ def _read(file: Path) -> tuple[bytes, frozenset[Path]]:
 @cache
 def stamp(file: Path) -> bytes:
     """Digest of ``file`` and of all modules of ours that it imports, and they in turn."""
-    seen, open_ = {file}, [file]
-    while open_:
-        new = _read(open_.pop())[1] - seen
+    seen, unread = {file}, [file]
+    while unread:
+        new = _read(unread.pop())[1] - seen
         seen |= new
-        open_ += new
+        unread += new
     return hashlib.sha256(b"".join(_read(one)[0] for one in sorted(seen))).digest()
 
 

@@ -5,7 +5,7 @@ learner's first rows are its worst, and what was usual of them is too much for l
 losses that are where they were before its onset is none.
 
 Square roots of losses are compared: of |noise| that is normal their deviation is two fifths of
-their mean. A row before it that is far out counts as no more than ten times what was usual.
+their mean. Roots from before the change count as ``FAR`` times their median at most.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from drift.stored import Stored
 KEPT = 512  # newest rows whose losses are kept
 BEFORE = 100  # rows before an onset that it is compared with, at most
 FEWEST = 10  # and at least
-#: Standard errors above what was before that are a rise. Of values of a linear rule that never
-#: changes two fifths of the alarms are left; at 4, small changes are overlooked.
+#: Standard errors above what was before that are a rise; at 4, gradual changes were overlooked.
 ERRORS = 3.0
-FAR = 10.0
+FAR = 10.0  # so that one stray does not hide a rise
 _LARGEST = 1e3  # logarithm: more than that of any number
 
 

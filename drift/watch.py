@@ -25,8 +25,8 @@ VOTERS: dict[str, tuple[tuple[str, type[Signal]], ...]] = {
         (REFERENCE, WideRatioSignal),
     ),
 }
-#: Of these the losses must have risen for an alarm. A residual with its sign tells of errors to one
-#: side, which may be no larger; errors and Brier scores are not compared with what was usual.
+#: Of residuals, those whose size must have risen for an alarm. One with its sign tells of errors to
+#: one side, which may be no larger.
 RISING = ("ratio", REFERENCE)
 #: Where one vote is enough: no voter is there that calls out again and again.
 ALONE = ("ratio",)
