@@ -596,9 +596,9 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -
 def test_cavia_refuses_what_it_cannot_do() -> None:
     with pytest.raises(UsageError, match="about weights that adapt"):
         make("cavia", "regression", proximity=0.5)
-    with pytest.raises(UsageError, match="cavia_film scales hidden units; the network has none"):
-        load("learners", "cavia_film")(Net((4, 3)), "classification")
     for name in ("cavia", "cavia_film"):
+        with pytest.raises(UsageError, match="cavia moves hidden units; the network has none"):
+            load("learners", name)(Net((4, 3)), "classification")
         for option in ({"per_parameter": True}, {"head_only": True}, {"second_order": False}):
             with pytest.raises(UsageError, match="about weights that adapt"):
                 load("learners", name)(Net((4, 5, 3)), "classification", **option)

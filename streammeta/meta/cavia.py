@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +23,9 @@ from streammeta.meta import rule
 from streammeta.meta.gradient_based import GradientLearner, Slopes, Step
 from streammeta.meta.learner import Batch, State
 from streammeta.meta.loss import Loss
-from streammeta.meta.net import Layer, Net
+from streammeta.meta.net import Layer, Net, Pass, unpack, where_active
+
+Rows = tuple[Tensor, Tensor, Tensor]  # x (B, S, D), y and mask (B, S)
 
 SEED = 1810_03642  # of the first weights of the context
 
@@ -44,12 +47,15 @@ class ContextLearner(GradientLearner):
     """A learner that adapts a context, and through it the first layer of a ``Net``; no weights.
 
     Raises:
-        UsageError: the model is not a ``Net``, or an option is asked that would adapt weights.
+        UsageError: the model is not a ``Net`` with a hidden layer, or an option is asked that would
+            adapt weights.
     """
 
     def __post_init__(self) -> None:
         if not isinstance(self.net, Net):
             raise UsageError("cavia adapts inputs of a Net's first layer; other modules have none")
+        if len(self._layers()) < 2:
+            raise UsageError("cavia moves hidden units; the network has none")
         if self.outer.proximity or self.outer.gated or self.outer.each_step:
             raise UsageError("cavia: proximity, gated and each_step are about weights that adapt")
         if self.per_parameter or self.head_only or not self.second_order:
@@ -73,6 +79,20 @@ class ContextLearner(GradientLearner):
     def _first(self) -> Layer:
         return self._layers()[0]
 
+    def _above(self) -> Net:
+        """The layers that no context reaches."""
+        assert isinstance(self.net, Net)
+        return self.net.above()
+
+
+class Move(NamedTuple):
+    """One inner step: the ``context (B, C)`` it starts from, what the layers above the first one
+    do there, and the gradient by the first bias ``(B, H)``."""
+
+    context: Tensor
+    at: Pass
+    by_bias: Tensor
+
 
 @dataclass(frozen=True)
 class Cavia(ContextLearner):
@@ -91,20 +111,37 @@ class Cavia(ContextLearner):
     def inner(
         self, state: State, x: Tensor, y: Tensor, mask: Tensor, loss: Loss
     ) -> tuple[Tensor, list[Step]]:
-        """Fast weights ``(B, P)``; the direction of each step is that of the context ``(B, C)``."""
-        weights, rates = self._weights(state), state.log_rates.exp()
-        context = state.theta.new_zeros(x.shape[0], self.context)
+        """Fast weights ``(B, P)``; of the way no weights are kept, for there were none."""
+        _, context = self._walk(state, (x, y, mask), loss)
+        return self._folded(state, context), []
+
+    def _walk(self, state: State, support: Rows, loss: Loss) -> tuple[list[Move], Tensor]:
+        """Each step of the context, and where it ends ``(B, C)``.
+
+        What the first layer makes of the rows is the same for all steps but for its bias, and the
+        layers above never change.
+        """
+        x, y, mask = support
+        weights, rates, above = self._weights(state), state.log_rates.exp(), self._above()
         start = self.unadapted(state)
-        fast = start.expand(x.shape[0], -1)
-        trail: list[Step] = []
+        weight, bias = unpack(start, self._first())
+        plain = (x.reshape(-1, x.shape[2]) @ weight + bias).view(*x.shape[:2], -1)
+        rest = start[self._first().end :].expand(len(x), -1)
+        context = start.new_zeros(len(x), self.context)
+        moves: list[Move] = []
         for _ in range(self.steps):
-            at = self.net.differentiate(fast, x, y, mask, loss, with_loss=False)
-            direction = at.gradient[:, self._bias()] @ weights.T
-            trail.append(Step(fast, at, direction))
-            context = rule.step(context, direction, rates)
-            fast = start.repeat(x.shape[0], 1)
-            fast[:, self._bias()] += context @ weights
-        return fast, trail
+            reads = torch.relu(plain + (context @ weights).unsqueeze(1))
+            at = above.differentiate(rest, reads, y, mask, loss, with_loss=False)
+            by_bias = where_active(at.by_reads(), reads).sum(1)
+            moves.append(Move(context, at, by_bias))
+            context = rule.step(context, by_bias @ weights.T, rates)
+        return moves, context
+
+    def _folded(self, state: State, context: Tensor) -> Tensor:
+        """Weights ``(B, P)`` of the plain network that ``context (B, C)`` makes of it."""
+        fast = self.unadapted(state).repeat(len(context), 1)
+        fast[:, self._bias()] += context @ self._weights(state)
+        return fast
 
     @property
     def written_out(self) -> bool:
@@ -119,30 +156,30 @@ class Cavia(ContextLearner):
         ``c_{k+1}``, reaches ``b_k`` as ``-rate u W`` and from there theta and ``c_k`` through the
         Hessian.
         """
-        loss, weights, bias = self.loss(n_classes), self._weights(state), self._bias()
-        rate = state.log_rates.exp()
-        fast, trail = self.inner(state, *batch[:3], loss)
-        judged, (by_theta,) = self.judge(fast, trail, batch, loss)
-        reached = self._contexts(trail, rate)
-        u = by_theta[:, bias] @ weights.T
-        by_weights = _outer(reached.pop(), by_theta[:, bias])
-        for step in reversed(trail):
+        loss, weights, first = self.loss(n_classes), self._weights(state), self._first()
+        rate, above = state.log_rates.exp(), self._above()
+        moves, context = self._walk(state, batch[:3], loss)
+        judged, (by_theta,) = self.judge(self._folded(state, context), [], batch, loss)
+        by_bias = by_theta[:, self._bias()].clone()
+        u = by_bias @ weights.T
+        contexts, biases = [context], [by_bias]  # whose products are the gradient by the weights
+        by_plain: Tensor | float = 0.0
+        for move in reversed(moves):
             back = -rate * u
-            by_weights = by_weights + _outer(back, step.at.gradient[:, bias])
-            vector = torch.zeros_like(by_theta)
-            vector[:, bias] = back @ weights
-            curved = self.net.hessian_vector(step.at, vector)
-            by_theta = by_theta + curved
-            by_weights = by_weights + _outer(reached.pop(), curved[:, bias])
-            u = u + curved[:, bias] @ weights.T
+            reads = move.at.hidden[0]
+            along = where_active((back @ weights).unsqueeze(1).expand_as(reads), reads)
+            by_rest, by_reads = above.hessian_reads(move.at, along)
+            curved = where_active(by_reads, reads)
+            by_theta[:, first.end :] += by_rest
+            by_plain = by_plain + curved
+            contexts += [back, move.context]
+            biases += [move.by_bias, curved.sum(1)]
+            u = u + biases[-1] @ weights.T
+        if isinstance(by_plain, Tensor):
+            by_theta[:, first.start : first.bias] += (batch.support_x.mT @ by_plain).flatten(1)
+            by_theta[:, self._bias()] += by_plain.sum(1)
+        by_weights = torch.stack(contexts, 2) @ torch.stack(biases, 1)
         return Slopes(judged, by_theta, by_theta.new_zeros(len(u), 1), by_weights.flatten(1))
-
-    def _contexts(self, trail: list[Step], rate: Tensor) -> list[Tensor]:
-        """The context ``(B, C)`` before the first step and after each."""
-        found = [torch.zeros_like(trail[0].direction)]
-        for step in trail:
-            found.append(rule.step(found[-1], step.direction, rate))
-        return found
 
     def _weights(self, state: State) -> Tensor:
         return state.extra.view(self.context, -1)
@@ -150,8 +187,3 @@ class Cavia(ContextLearner):
     def _bias(self) -> slice:
         first = self._first()
         return slice(first.bias, first.end)
-
-
-def _outer(a: Tensor, b: Tensor) -> Tensor:
-    """``(B, C)`` and ``(B, H)`` -> ``(B, C, H)``."""
-    return a.unsqueeze(2) * b.unsqueeze(1)

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streammeta.errors import UsageError
 from streammeta.meta import rule
-from streammeta.meta.cavia import ContextLearner
+from streammeta.meta.cavia import ContextLearner, Rows
 from streammeta.meta.gradient_based import Slopes, Step
 from streammeta.meta.learner import Batch, State
 from streammeta.meta.loss import Loss, losses, masked_mean
-
-Rows = tuple[Tensor, Tensor, Tensor]  # x (B, S, D), y and mask (B, S)
+from streammeta.meta.net import unpack
 
 
 @dataclass(frozen=True)
@@ -30,13 +28,8 @@ class Film(ContextLearner):
     (2 H,)`` holds by how much it scales its unit and by how much it shifts it, from 1 and 0.
 
     Raises:
-        UsageError: as for ``cavia``, or the network has no hidden layer.
+        UsageError: as for ``cavia``.
     """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(self._layers()) < 2:
-            raise UsageError("cavia_film scales hidden units; the network has none")
 
     def extra(self, theta: Tensor) -> Tensor:
         """Gains of 1 and shifts of 0."""
@@ -49,8 +42,9 @@ class Film(ContextLearner):
         """Fast weights ``(B, P)``; no step of the way is kept."""
         with torch.enable_grad():
             start = self.unadapted(state).detach().expand(x.shape[0], -1)
-            rates, extra = state.log_rates.exp(), state.extra.detach()
-            fast = self._descend(start, extra, rates, (x, y, mask), loss, through=False)
+            rates, extra = state.log_rates.exp(), state.extra.detach().expand(x.shape[0], -1)
+            context = self._descend(start, extra, rates, (x, y, mask), loss, through=False)
+            fast = self._folded(start, extra, context)
         return fast.detach(), []
 
     @property
@@ -66,8 +60,10 @@ class Film(ContextLearner):
                 part.detach().repeat(tasks, 1).requires_grad_()
                 for part in (self.unadapted(state), state.extra)
             )
-            fast = self._descend(start, extra, state.log_rates.exp(), batch[:3], loss, through=True)
-            outputs = self.net.apply(fast, batch.query_x)
+            context = self._descend(
+                start, extra, state.log_rates.exp(), batch[:3], loss, through=True
+            )
+            outputs = self._outputs(start, extra, self._plain(start, batch.query_x), context)
             judged = masked_mean(losses(outputs, batch.query_y, loss), batch.query_mask)
             found = torch.autograd.grad(judged.sum(), (start, extra))
         judged = judged.detach()
@@ -79,26 +75,40 @@ class Film(ContextLearner):
         self, start: Tensor, extra: Tensor, rates: Tensor, support: Rows, loss: Loss, *,
         through: bool,
     ) -> Tensor:  # fmt: skip
-        """Weights ``(B, P)`` after the steps of a context on ``support``, of ``start (B, P)``; with
+        """The context ``(B, H)`` after its steps on ``support``, of weights ``start (B, P)``; with
         ``through`` autograd may go back through them."""
         x, y, mask = support
+        plain = self._plain(start, x)
         context = start.new_zeros(x.shape[0], self._first().n_out).requires_grad_()
         for _ in range(self.steps):
-            outputs = self.net.apply(self._folded(start, extra, context), x)
+            outputs = self._outputs(start, extra, plain, context)
             total = masked_mean(losses(outputs, y, loss), mask).sum()
             (direction,) = torch.autograd.grad(total, context, create_graph=through)
             context = rule.step(context, direction, rates)
             if not through:
                 context = context.detach().requires_grad_()
-        return self._folded(start, extra, context)
+        return context
+
+    def _plain(self, start: Tensor, x: Tensor) -> Tensor:
+        """What the first layer makes of rows, without context and before its ReLU ``(B, n, H)``:
+        the same for all steps."""
+        weight, bias = unpack(start, self._first())
+        return torch.baddbmm(bias.unsqueeze(1), x, weight)
+
+    def _outputs(self, start: Tensor, extra: Tensor, plain: Tensor, context: Tensor) -> Tensor:
+        scale, shift = self._moved(extra, context)
+        reads = torch.relu(plain * scale.unsqueeze(1) + shift.unsqueeze(1))
+        return self._above().apply(start[:, self._first().end :], reads)
+
+    def _moved(self, extra: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """By how much ``context (B, H)`` scales and shifts each unit: ``(B, H)`` both."""
+        gains, shifts = extra.reshape(-1, 2, self._first().n_out).unbind(1)
+        return 1.0 + context * gains, context * shifts
 
     def _folded(self, start: Tensor, extra: Tensor, context: Tensor) -> Tensor:
-        """``start (B, P)`` with what ``context (B, H)`` scales and shifts in its weights; ``extra``
-        is ``(2 H,)``, or ``(B, 2 H)``."""
+        """``start (B, P)`` with what ``context (B, H)`` scales and shifts in its weights."""
         first = self._first()
-        gains, shifts = extra.view(-1, 2, first.n_out).unbind(1)
-        scale = 1.0 + context * gains
-        weight = start[:, first.start : first.bias].reshape(-1, first.n_in, first.n_out)
-        bias = start[:, first.bias : first.end] * scale + context * shifts
+        scale, shift = self._moved(extra, context)
+        weight, bias = unpack(start, first)
         scaled = (weight * scale.unsqueeze(1)).flatten(1)
-        return torch.cat([scaled, bias, start[:, first.end :]], 1)
+        return torch.cat([scaled, bias * scale + shift, start[:, first.end :]], 1)

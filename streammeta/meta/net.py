@@ -58,6 +58,10 @@ class Pass(NamedTuple):
     curvature: Tensor
     share: Tensor
 
+    def by_reads(self) -> Tensor:
+        """The loss's derivative by what the first layer read ``(B, n, D)``."""
+        return _times(self.deltas[0], self.weights[0].mT)
+
 
 @dataclass(frozen=True)
 class Net:
@@ -112,6 +116,10 @@ class Net:
         last = self.layers()[-1]
         return slice(last.start, last.end)
 
+    def above(self) -> Net:
+        """All but the first layer: a network that reads what that gives, after its ReLU."""
+        return Net(self.sizes[1:])
+
     def differentiate(
         self,
         theta: Tensor,
@@ -151,7 +159,7 @@ class Net:
         for i in range(len(layers) - 1, -1, -1):
             pieces += [delta.sum(-2), torch.bmm(hidden[i].mT, delta).flatten(1)]
             if i > 0:
-                delta = _where_active(_times(delta, unpacked[i][0].mT), hidden[i])
+                delta = where_active(_times(delta, unpacked[i][0].mT), hidden[i])
                 deltas.append(delta)
         gradient = torch.cat(pieces[::-1], -1)
         weights = [weight for weight, _ in unpacked]
@@ -164,35 +172,64 @@ class Net:
 
         The second derivative of a ReLU is taken as 0.
         """
-        layers = self.layers()
-        r_h: Tensor | None = None  # derivative of what the layer reads, along the vector
+        by_theta, _ = self._curved(at, vector, None)
+        return by_theta
+
+    def hessian_reads(self, at: Pass, along: Tensor) -> tuple[Tensor, Tensor]:
+        """The same along a direction of what the first layer reads, ``along (B, n, D)``: the
+        change of the gradient by the weights, ``(B, P)``, and by what is read, ``(B, n, D)``."""
+        by_theta, by_reads = self._curved(at, None, along)
+        assert by_reads is not None
+        return by_theta, by_reads
+
+    def _curved(
+        self, at: Pass, vector: Tensor | None, reads: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        last = len(self.layers()) - 1
+        along = None if vector is None else [unpack(vector, layer) for layer in self.layers()]
+        r_h = reads  # derivative of what the layer reads, along the direction
         r_hidden: list[Tensor | None] = []
-        r_z = vector
-        along = [unpack(vector, layer) for layer in layers]
-        for i, (v_weight, v_bias) in enumerate(along):
+        for i, hidden in enumerate(at.hidden):
             r_hidden.append(r_h)
-            r_z = torch.baddbmm(v_bias.unsqueeze(-2), at.hidden[i], v_weight)
-            if r_h is not None:
-                r_z += _times(r_h, at.weights[i])
-            if i + 1 < len(layers):
-                r_h = _where_active(r_z, at.hidden[i + 1])
+            r_z = _sum(
+                None if along is None
+                else torch.baddbmm(along[i][1].unsqueeze(-2), hidden, along[i][0]),
+                None if r_h is None else _times(r_h, at.weights[i]),
+            )  # fmt: skip
+            if i < last:
+                r_h = where_active(r_z, at.hidden[i + 1])
         r_delta = torch.zeros_like(r_z)
         width = at.curvature.shape[-1]
         inner = at.curvature * r_z[..., :width]
         if at.task == "classification":
             inner = inner - at.curvature * inner.sum(-1, keepdim=True)
         r_delta[..., :width] = inner * at.share
-        pieces = []
-        for i in range(len(layers) - 1, -1, -1):
+        pieces, by_reads = [], None
+        for i in range(last, -1, -1):
             r_in, delta = r_hidden[i], at.deltas[i]
             product = torch.bmm(at.hidden[i].mT, r_delta)
             if r_in is not None:
                 product = torch.baddbmm(product, r_in.mT, delta)
             pieces += [r_delta.sum(-2), product.flatten(1)]
-            if i > 0:
-                back = torch.baddbmm(_times(r_delta, at.weights[i].mT), delta, along[i][0].mT)
-                r_delta = _where_active(back, at.hidden[i])
-        return torch.cat(pieces[::-1], -1)
+            if i == 0 and reads is None:
+                break
+            back = _times(r_delta, at.weights[i].mT)
+            if along is not None:
+                back = torch.baddbmm(back, delta, along[i][0].mT)
+            if i == 0:
+                by_reads = back
+            else:
+                r_delta = where_active(back, at.hidden[i])
+        return torch.cat(pieces[::-1], -1), by_reads
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor:
+    """Of those that there are, of which there is one at least."""
+    if a is None or b is None:
+        found = a if b is None else b
+        assert found is not None
+        return found
+    return a + b
 
 
 def _times(h: Tensor, weight: Tensor) -> Tensor:
@@ -210,7 +247,7 @@ def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return found.view(*h.shape[:-1], -1)
 
 
-def _where_active(slope: Tensor, read: Tensor) -> Tensor:
+def where_active(slope: Tensor, read: Tensor) -> Tensor:
     """``slope`` where a ReLU gave more than 0, as the next layer ``read`` it, and 0 elsewhere."""
     found: Tensor = torch.ops.aten.threshold_backward(slope, read, 0.0)
     return found
