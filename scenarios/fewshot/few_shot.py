@@ -45,6 +45,7 @@ TASKS = 8  # of each outer step
 HELD_OUT = 40  # episodes of the classes of training that choose the state
 TRAIN, VALIDATE, TEST, START, PRE = 1, 2, 3, 4, 5  # streams of random numbers
 AT_ONCE = 50  # tasks of the test adapted to together: memory
+FEW_AT_ONCE = 20  # where each has weights of its own, and Adam's moments
 BLENDED = 0.5  # of the classes of an episode of training lie between two
 BINS = 15  # of confidence, for the calibration error
 UNTRAINED = "@0"  # after a learner's name: no outer step is taken
@@ -111,9 +112,9 @@ def near_identity(net: Net, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(theta)
 
 
-SCRATCH_STEPS, SCRATCH_RATE = 50, 0.01
-FINE_STEPS, FINE_RATE = 100, 0.01
-ALL_STEPS, ALL_RATE = 50, 1e-3
+#: Steps of Adam on a support and their rate: of a network from scratch, of a new last layer, of all
+#: weights.
+DESCENTS = {"scratch": (50, 0.01), "pretrained": (100, 0.01), "fine_tuned": (50, 1e-3)}
 ROWS, PRE_STEPS, PRE_RATE = 64, 1_500, 3e-3  # of pre-training: rows of a step, steps, first rate
 
 
@@ -205,36 +206,40 @@ def nearest_read(asked: Asked) -> Answer:
 
 def scratch(asked: Asked) -> Answer:
     """A network trained on each support alone, by Adam."""
-    tests, net = asked.tests, asked.net()
-    theta = near_identity(net, asked.rng(START)).repeat(len(tests.support_x), 1)
-    path = descend(net, theta, tests[:3], asked.loss, "adam", SCRATCH_RATE)
-    fast, _ = next(islice(path, SCRATCH_STEPS, None))
-    return Answer.of(net.apply(fast, tests.query_x))
+    net = asked.net()
+    return trained_on_each(asked, net, near_identity(net, asked.rng(START)), "scratch")
 
 
 def pretrained(asked: Asked) -> Answer:
     """The network that tells all classes of training apart; on each support a new last layer is
     trained, by Adam."""
     read = asked.read()
-    tests, last = read.tests, read.net()
-    blank = torch.zeros(len(tests.support_x), last.n_params)
-    path = descend(last, blank, tests[:3], asked.loss, "adam", FINE_RATE)
-    fast, _ = next(islice(path, FINE_STEPS, None))
-    return Answer.of(last.apply(fast, tests.query_x))
+    last = read.net()
+    return trained_on_each(read, last, torch.zeros(last.n_params), "pretrained")
 
 
 def fine_tuned(asked: Asked) -> Answer:
     """The same network, of which on each support every weight is trained, by Adam; an eye is left
     as it is."""
     asked = asked.seen()
-    tests, net = asked.tests, asked.net()
+    net = asked.net()
     theta = asked.start(net)
     theta[net.head()] = 0.0
-    path = descend(
-        net, theta.repeat(len(tests.support_x), 1), tests[:3], asked.loss, "adam", ALL_RATE
-    )
-    fast, _ = next(islice(path, ALL_STEPS, None))
-    return Answer.of(net.apply(fast, tests.query_x))
+    return trained_on_each(asked, net, theta, "fine_tuned")
+
+
+def trained_on_each(asked: Asked, net: Net, theta: Tensor, how: str) -> Answer:
+    """Networks trained on each support, all from ``theta (P,)``, with the steps and rate of
+    ``DESCENTS``; a few tasks at a time, whose weights fit into the processor's cache."""
+    steps, rate = DESCENTS[how]
+    said = []
+    for at in range(0, len(asked.tests.query_y), FEW_AT_ONCE):
+        tests = Batch(*(part[at : at + FEW_AT_ONCE] for part in asked.tests))
+        start = theta.repeat(len(tests.query_y), 1)
+        path = descend(net, start, tests[:3], asked.loss, "adam", rate)
+        fast, _ = next(islice(path, steps, None))
+        said.append(net.apply(fast, tests.query_x))
+    return Answer.of(torch.cat(said))
 
 
 @cache

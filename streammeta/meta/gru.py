@@ -51,8 +51,8 @@ def rows_times(rows: Tensor, weight: Tensor) -> Tensor:
     return found
 
 
-def _times(rows: Tensor, weight: Tensor) -> Tensor:
-    """One product where the weight is shared."""
+def times(rows: Tensor, weight: Tensor) -> Tensor:
+    """The same without gradients: one product where the weight is shared."""
     if weight.stride(0):
         return torch.bmm(rows, weight)
     return (rows.reshape(-1, rows.shape[-1]) @ weight[0]).view(*rows.shape[:-1], -1)
@@ -62,13 +62,13 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(rows, weight)
-        return _times(rows, weight)
+        return times(rows, weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by: Tensor) -> tuple[Tensor, Tensor]:
         rows, weight = ctx.saved_tensors
-        return _times(by, weight.mT), torch.bmm(rows.mT, by)
+        return times(by, weight.mT), torch.bmm(rows.mT, by)
 
 
 class _Recurrence(torch.autograd.Function):
@@ -84,7 +84,7 @@ class _Recurrence(torch.autograd.Function):
         h = pushed.new_zeros(len(pushed), units)
         states, kept = [h], []
         for push, new in zip(gates.unbind(1), new_pushed.unbind(1), strict=True):
-            own = _times(h.unsqueeze(1), back).squeeze(1)
+            own = times(h.unsqueeze(1), back).squeeze(1)
             both = torch.sigmoid(push + own[:, : 2 * units])
             own = own[:, 2 * units :]
             new = torch.tanh(torch.addcmul(new, both[:, :units], own))
@@ -111,7 +111,7 @@ class _Recurrence(torch.autograd.Function):
         for t in range(kept.shape[1] - 1, -1, -1):
             after.append(by_h)
             products = (by_h.unsqueeze(1) * slopes[:, t]).flatten(1)
-            through = by[:, t] + _times(products.unsqueeze(1), turned).squeeze(1)
+            through = by[:, t] + times(products.unsqueeze(1), turned).squeeze(1)
             by_h = torch.addcmul(through, by_h, update[:, t])
         later = torch.stack(after[::-1], 1)
         by_own = (later.unsqueeze(2) * slopes).flatten(2)

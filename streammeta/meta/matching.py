@@ -122,18 +122,9 @@ class Matching(Differentiated):
     def _read_support(self, rows: Tensor, mask: Tensor, extra: Tensor) -> Tensor:
         """What each row is among the others: read forwards and backwards (appendix A.2)."""
         forwards, backwards, _ = self._cells()
-        read = rows
-        places = list(range(rows.shape[1]))
-        for cell, order, at in ((forwards, places, 0), (backwards, places[::-1], 1)):
-            flat = self._flat(extra, at)
-            h = c = rows.new_zeros(len(rows), 1, cell.units)
-            told: list[Tensor] = [h] * len(order)
-            for i in order:
-                there = mask[:, i, None, None] > 0  # padding is passed over
-                new_h, new_c = cell.step(flat, rows[:, i : i + 1], h, c)
-                h, c = torch.where(there, new_h, h), torch.where(there, new_c, c)
-                told[i] = h
-            read = read + torch.cat(told, 1)
+        read = rows + forwards.read(self._flat(extra, 0), rows, mask)
+        turned = backwards.read(self._flat(extra, 1), rows.flip(1), mask.flip(1))
+        read = read + turned.flip(1)
         return read * mask.unsqueeze(-1)
 
     def _read_query(self, asked: Tensor, kept: Tensor, mask: Tensor, extra: Tensor) -> Tensor:
