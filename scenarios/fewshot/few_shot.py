@@ -79,7 +79,7 @@ RECIPES: Mapping[str, Recipe] = {
     "meta_sgd": Recipe("meta_sgd", 150, 3e-4, _STEPS),
     "reptile": Recipe("reptile", 150, 1e-4, _STEPS),
     "cavia": Recipe(
-        "cavia", 300, 3e-4, {"inner_lr": 10.0, "steps": 10, "context": 500}, tasks=4, copies=5
+        "cavia", 600, 3e-4, {"inner_lr": 5.0, "steps": 20, "context": 500}, tasks=4, copies=5
     ),
     "cavia_film": Recipe("cavia_film", 100, 1e-4, {"inner_lr": 100.0, "steps": 10}, copies=5),
     "r2d2": Recipe("r2d2", 1_600),
