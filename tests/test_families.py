@@ -380,7 +380,7 @@ def test_a_head_that_forgets_nothing_is_ridge_regression() -> None:
     world = (np.ones(WIDTH), np.zeros(WIDTH), np.ones(WIDTH))
     for raw, target in zip(rows, targets, strict=True):
         heads.learn_heads(
-            weights, cover, np.ones(1), slots, np.zeros(1), raw, target, *world, *nothing,
+            weights, cover, np.ones((1, 4)), slots, np.zeros(1), raw, target, *world, *nothing,
             1, REGRESSION, -1,
         )  # fmt: skip
     x = np.column_stack([np.ones(200), np.clip(rows, -CLIP, CLIP)])
@@ -433,8 +433,8 @@ def test_two_heads_know_their_segment_and_nothing_else(task: int) -> None:
     assert isinstance(alone, Heads)
     for at in rows:
         heads.learn_heads(
-            alone.table.weights[0, 2:], alone.table.cover[0, 2:], alone.table.sharp[0, 2:],
-            alone.table.slots[0], np.zeros(1), stream.rows[at],
+            alone.table.weights[0, 2:], alone.table.cover[0, 2:], alone.table.links[0, 2:],
+            alone.table.slots[0], np.zeros(2), stream.rows[at],
             (stream.targets[at] - stream.units[0, 0]) / stream.units[0, 1], stream.scaled,
             stream.means[0], stream.spreads[0], alone.table.knots[0], alone.table.n_knots[0],
             stream.n_classes, task, 1,
@@ -456,7 +456,7 @@ def test_a_line_reads_no_hats(task: int) -> None:
     family.table.weights[0, 2:], family.table.cover[0, 2:] = 0.0, np.eye(heads.ROOM) / heads.RIDGE
     for raw, target in zip(rows, truth, strict=True):
         heads.learn_heads(
-            t.weights[0, 2:], t.cover[0, 2:], t.sharp[0, 2:], t.slots[0], np.zeros(2), raw,
+            t.weights[0, 2:], t.cover[0, 2:], t.links[0, 2:], t.slots[0], np.zeros(2), raw,
             float(target), np.ones(WIDTH), np.zeros(WIDTH), np.ones(WIDTH), t.knots[0],
             t.n_knots[0], stream.n_classes, task, 1,
         )  # fmt: skip
@@ -470,6 +470,46 @@ def test_a_line_reads_no_hats(task: int) -> None:
     others = np.setdiff1d(np.arange(heads.ROOM), used)
     assert (t.weights[0, 3, others] == 0.0).all()
     assert np.abs(t.weights[0, 2, others]).max() > 0.01
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1.0, 2.0), min_size=2, max_size=5), st.floats(0.6, 19.0),
+       st.floats(0.002, 0.4), st.data())  # fmt: skip
+def test_slopes_of_a_link_are_those_of_the_likelihood(
+    said: list[float], sharp: float, stray: float, data: Any
+) -> None:
+    truth, n = data.draw(st.integers(0, len(said) - 1)), len(said)
+
+    def told(logs: Floats) -> Floats:
+        out = np.empty(n)
+        heads._probabilities(np.array(said), np.exp(logs), n, out)
+        return out
+
+    at = np.log([sharp, stray])
+    p = told(at)
+    assert p.sum() == pytest.approx(1.0)
+    found = heads._slopes(np.exp(at), np.array(said), p, truth, n)
+    for which in (heads.SHARP, heads.STRAY):
+        aside = np.eye(2)[which] * 1e-5
+        slope = np.log(told(at + aside)[truth] / told(at - aside)[truth]) / 2e-5
+        assert found[which] == pytest.approx(slope, rel=1e-3, abs=1e-4)
+
+
+def test_heads_learn_how_many_labels_follow_no_rule() -> None:
+    rng, family = np.random.default_rng(3), made("heads", CLASSIFICATION)
+    assert isinstance(family, Heads)
+    t = family.table
+    for _ in range(4_000):
+        raw = rng.normal(size=WIDTH)
+        truth = raw[:4] @ np.array([1.0, -2.0, 0.5, 1.5]) > 0.0
+        if rng.random() < 0.3:
+            truth = rng.random() < 0.5
+        heads.learn_heads(
+            t.weights[0], t.cover[0], t.links[0], t.slots[0], family.forgets, raw, float(truth),
+            np.ones(WIDTH), np.zeros(WIDTH), np.ones(WIDTH), t.knots[0], t.n_knots[0], 2,
+            CLASSIFICATION, heads.PLAIN,
+        )  # fmt: skip
+    assert 0.15 < t.links[0, heads.PLAIN, heads.STRAY] < 0.45
 
 
 def test_heads_go_on_saying_the_same_value_when_its_units_move() -> None:

@@ -35,8 +35,13 @@ RIDGE = 1.0
 ROOM, BINS = 192, 10
 #: Labels at which knots are put anew, then at each fourfold; the heads learn again what is kept.
 RENEWED, TIMES = 64, 4
-#: Bounds of how sharply classes are told apart, at birth, and the step by which it is learned.
-SHARP_AT_BIRTH, SHARPEST, BLUNTEST, SHARPENING = 4.0, 20.0, 0.5, 0.01
+#: What makes probabilities of what a head says is its link: how sharply classes are told apart, and
+#: the share of labels that follow no rule (a fit to 0 and 1 knows neither); at birth, and bounds.
+SHARP, STRAY = 0, 1
+LINK_AT_BIRTH, LEAST_LINK, MOST_LINK = (4.0, 0.02), (0.5, 1e-3), (50.0, 0.5)
+#: Both are learned by steps of their logarithms, each slope divided by the sum of squares of those
+#: before (Duchi, Hazan & Singer 2011, with forgetting), which begins at ``SQUARES``.
+SQUARES, FADES, LONGEST = 10.0, 0.998, 0.2
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -107,15 +112,38 @@ def _learn(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _probabilities(said: Floats, sharp: float, n_out: int, out: Floats) -> None:
+def _probabilities(said: Floats, link: Floats, n_out: int, out: Floats) -> None:
+    """``out (O,)`` <- a softmax, as sharp as ``link`` says, but for labels that stray."""
     for k in range(n_out):
-        out[k] = sharp * said[k]
+        out[k] = link[SHARP] * said[k]
     softmax(out, n_out)
+    for k in range(n_out):
+        out[k] = (1.0 - link[STRAY]) * out[k] + link[STRAY] / n_out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _slopes(link: Floats, said: Floats, p: Floats, truth: int, n_out: int) -> tuple[float, float]:
+    """Of the log likelihood of a label, by the logarithms of sharpness and share of strays;
+    ``p (O,)``: the probabilities of ``said (O,)``."""
+    sharp, stray, centre = link[SHARP], link[STRAY], 0.0
+    for k in range(n_out):
+        centre += (p[k] - stray / n_out) / (1.0 - stray) * said[k]
+    by_rule = (p[truth] - stray / n_out) / p[truth]  # the share of p that is no stray
+    return sharp * by_rule * (said[truth] - centre), 1.0 - by_rule / (1.0 - stray)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _learn_link(link: Floats, said: Floats, p: Floats, truth: int, n_out: int) -> None:
+    """A step up the likelihood of a label; ``link (4,)``, the squares of slopes last."""
+    for i, slope in enumerate(_slopes(link, said, p, truth, n_out)):
+        link[2 + i] = FADES * link[2 + i] + slope * slope
+        step = min(max(slope / link[2 + i], -LONGEST), LONGEST)
+        link[i] = min(max(link[i] * np.exp(step), LEAST_LINK[i]), MOST_LINK[i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def predict_heads(
-    weights: Floats, sharp: Floats, slots: I64, raw: Floats, scaled: Floats, means: Floats,
+    weights: Floats, links: Floats, slots: I64, raw: Floats, scaled: Floats, means: Floats,
     spreads: Floats, knots: Floats, n_knots: I64, n_out: int, task: int, plain: int, out: Floats,
     at: int,
 ) -> None:  # fmt: skip
@@ -133,18 +161,18 @@ def predict_heads(
             if task == REGRESSION:
                 out[r, at + e, 0] = said[0]
             else:
-                _probabilities(said, sharp[e], n_out, out[r, at + e])
+                _probabilities(said, links[e], n_out, out[r, at + e])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def learn_heads(
-    weights: Floats, cover: Floats, sharp: Floats, slots: I64, forgets: Floats, raw: Floats,
+    weights: Floats, cover: Floats, links: Floats, slots: I64, forgets: Floats, raw: Floats,
     target: float, scaled: Floats, means: Floats, spreads: Floats, knots: Floats, n_knots: I64,
     n_out: int, task: int, plain: int,
 ) -> None:  # fmt: skip
-    """One row ``(D,)``, and a step of how sharp the heads are on their log loss of it; with a row
-    they forget the shares ``forgets (E,)`` of what they know, for each input. Head ``plain`` reads
-    no hats; -1: none."""
+    """One row ``(D,)``, and of classes a step of ``links (E, 4)``; with a row heads forget the
+    shares ``forgets (E,)`` of what they know, for each input. Head ``plain`` reads no hats; -1:
+    none."""
     places, values = np.empty(3 * len(raw) + 1, np.int64), np.empty(3 * len(raw) + 1, np.float32)
     said, p = np.empty(weights.shape[2]), np.empty(weights.shape[2])
     n, lines = _inputs(raw, scaled, means, spreads, knots, n_knots, slots, places, values, True)
@@ -152,28 +180,25 @@ def learn_heads(
         read = lines if e == plain else n
         _say(weights[e], places, values, read, n_out, said)
         if task != REGRESSION:
-            _probabilities(said, sharp[e], n_out, p)
-            slope = said[int(target)]
-            for k in range(n_out):
-                slope -= p[k] * said[k]
-            sharp[e] = min(
-                max(sharp[e] * np.exp(SHARPENING * sharp[e] * slope), BLUNTEST), SHARPEST
-            )
+            _probabilities(said, links[e], n_out, p)
+            _learn_link(links[e], said, p, int(target), n_out)
         _learn(weights[e], cover[e], slots[0] + 1, places, values, read, target, n_out, task,
                forgets[e], said)  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _empty(weights: Floats, cover: Floats, sharp: Floats) -> None:
+def _empty(weights: Floats, cover: Floats, links: Floats) -> None:
     """Heads that know nothing."""
-    weights[:], cover[:], sharp[:] = 0.0, 0.0, SHARP_AT_BIRTH
+    weights[:], cover[:] = 0.0, 0.0
+    links[:, SHARP], links[:, STRAY] = LINK_AT_BIRTH
+    links[:, 2:] = SQUARES
     for j in range(cover.shape[1]):
         cover[:, j, j] = 1.0 / RIDGE
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def renew_heads(
-    weights: Floats, cover: Floats, sharp: Floats, slots: I64, forgets: Floats, rows: Floats,
+    weights: Floats, cover: Floats, links: Floats, slots: I64, forgets: Floats, rows: Floats,
     targets: Floats, inside: int, scaled: Floats, means: Floats, spreads: Floats, knots: Floats,
     n_knots: I64, n_out: int, task: int,
 ) -> None:  # fmt: skip
@@ -183,24 +208,24 @@ def renew_heads(
         if scaled[c] != 0.0:
             found = find_knots(rows[:, c].copy(), knots.shape[1], knots[c])
             n_knots[c] = found if found >= FEWEST_KNOTS else 0
-    _empty(weights, cover, sharp)
+    _empty(weights, cover, links)
     slots[:] = 0
     for i in range(len(rows)):
         end = len(weights) if i >= len(rows) - inside else OF_SEGMENT
-        learn_heads(weights[:end], cover[:end], sharp[:end], slots, forgets[:end], rows[i],
+        learn_heads(weights[:end], cover[:end], links[:end], slots, forgets[:end], rows[i],
                     targets[i], scaled, means, spreads, knots, n_knots, n_out, task,
                     PLAIN)  # fmt: skip
 
 
 class _Table(NamedTuple):
-    """``weights (K, E, ROOM, O)`` and covariances ``cover (K, E, ROOM, ROOM)`` of the heads, how
-    ``sharp (K, E)`` they are; ``slots (K, 1 + N)`` of the inputs (``_inputs``); their ``knots
-    (K, C, B)``, of which ``n_knots (K, C)`` are in use; centre and scale ``units (K, 2)`` in which
-    values were learned."""
+    """``weights (K, E, ROOM, O)`` and covariances ``cover (K, E, ROOM, ROOM)`` of the heads, their
+    ``links (K, E, 4)``; ``slots (K, 1 + N)`` of the inputs (``_inputs``); their ``knots (K, C,
+    B)``, of which ``n_knots (K, C)`` are in use; centre and scale ``units (K, 2)`` in which values
+    were learned."""
 
     weights: Floats
     cover: Floats
-    sharp: Floats
+    links: Floats
     slots: I64
     knots: Floats
     n_knots: I64
@@ -242,7 +267,7 @@ class Heads(Stacked[_Table]):
         return _Table(
             np.zeros((heads, ROOM, self.outputs)),
             np.tile(np.eye(ROOM) / RIDGE, (heads, 1, 1)),
-            np.full(heads, SHARP_AT_BIRTH),
+            np.tile([*LINK_AT_BIRTH, SQUARES, SQUARES], (heads, 1)),
             np.zeros(1 + self.inputs, np.int64),
             np.zeros((self.hatted, self.bins)),
             np.zeros(self.hatted, np.int64),
@@ -275,7 +300,7 @@ class Heads(Stacked[_Table]):
 @njit(cache=True, nogil=True, error_model="numpy")
 def ask(own: Box, world: Box, key: int, raw: Floats, out: Floats, at: int) -> None:
     t, w = own.of, world.of
-    predict_heads(t.weights[key], t.sharp[key], t.slots[key], raw, w.scaled, w.means[key],
+    predict_heads(t.weights[key], t.links[key], t.slots[key], raw, w.scaled, w.means[key],
                   w.spreads[key], t.knots[key], t.n_knots[key], w.n_classes[0], w.task,
                   PLAIN, out, at)  # fmt: skip
     if w.task == REGRESSION and w.seen[key] >= RENEWED:
@@ -301,18 +326,18 @@ def _restate(own: Box, world: Box, key: int) -> None:
 def learn(own: Box, world: Box, key: int, forgets: Floats) -> None:
     t, w = own.of, world.of
     _restate(own, world, key)
-    weights, cover, sharp, slots = t.weights[key], t.cover[key], t.sharp[key], t.slots[key]
+    weights, cover, links, slots = t.weights[key], t.cover[key], t.links[key], t.slots[key]
     means, spreads, knots, n_knots = w.means[key], w.spreads[key], t.knots[key], t.n_knots[key]
     rows, targets, seen = w.rows[key], w.targets[key], w.seen[key]
     centre, scale = w.units[key]
     if _due(seen):
         kept = np.arange(max(0, seen - len(rows)), seen) % len(rows)
-        renew_heads(weights, cover, sharp, slots, forgets, rows[kept],
+        renew_heads(weights, cover, links, slots, forgets, rows[kept],
                     (targets[kept] - centre) / scale, w.inside[key], w.scaled, means, spreads,
                     knots, n_knots, w.n_classes[0], w.task)  # fmt: skip
         return
     newest = (seen - 1) % len(rows)
-    learn_heads(weights, cover, sharp, slots, forgets, rows[newest],
+    learn_heads(weights, cover, links, slots, forgets, rows[newest],
                 (targets[newest] - centre) / scale, w.scaled, means, spreads, knots, n_knots,
                 w.n_classes[0], w.task, PLAIN)  # fmt: skip
 
@@ -332,11 +357,11 @@ def _restart(own: Box, world: Box, key: int, forgets: Floats) -> None:
     rows, targets, seen = w.rows[key], w.targets[key], w.seen[key]
     centre, scale = w.units[key]
     weights, cover = t.weights[key, OF_SEGMENT:], t.cover[key, OF_SEGMENT:]
-    sharp = t.sharp[key, OF_SEGMENT:]
-    _empty(weights, cover, sharp)
+    links = t.links[key, OF_SEGMENT:]
+    _empty(weights, cover, links)
     for i in range(max(0, seen - min(len(rows), w.inside[key])), seen):
         at = i % len(rows)
-        learn_heads(weights, cover, sharp, t.slots[key], forgets[OF_SEGMENT:],
+        learn_heads(weights, cover, links, t.slots[key], forgets[OF_SEGMENT:],
                     rows[at], (targets[at] - centre) / scale, w.scaled, w.means[key],
                     w.spreads[key], t.knots[key], t.n_knots[key], w.n_classes[0], w.task,
                     PLAIN - OF_SEGMENT)  # fmt: skip
