@@ -358,7 +358,9 @@ def _restart(own: Box, world: Box, key: int, forgets: Floats) -> None:
     centre, scale = w.units[key]
     weights, cover = t.weights[key, OF_SEGMENT:], t.cover[key, OF_SEGMENT:]
     links = t.links[key, OF_SEGMENT:]
+    strays = links[:, STRAY].copy()  # of labels, not of a rule: it stays
     _empty(weights, cover, links)
+    links[:, STRAY] = strays
     for i in range(max(0, seen - min(len(rows), w.inside[key])), seen):
         at = i % len(rows)
         learn_heads(weights, cover, links, t.slots[key], forgets[OF_SEGMENT:],
