@@ -1,4 +1,8 @@
-"""Bayesian linear heads, exact after every row: some forget, one reads no hats.
+"""Bayesian linear heads: some forget, some know their segment alone, one reads no hats.
+
+Of values they are exact after every row. Of classes what they say are logits, and a row is a step
+of Newton's up its likelihood (an extended Kalman filter), as far as its label is thought to follow
+a rule at all; all classes share one covariance, by a bound of the curvature.
 
 What a row says replaces what earlier rows said of the same direction of the inputs, and of no
 other: inputs that are not shown are not forgotten (directional forgetting, Kulhavy 1987,
@@ -35,13 +39,17 @@ RIDGE = 1.0
 ROOM, BINS = 192, 10
 #: Labels at which knots are put anew, then at each fourfold; the heads learn again what is kept.
 RENEWED, TIMES = 64, 4
-#: What makes probabilities of what a head says is its link: how sharply classes are told apart, and
-#: the share of labels that follow no rule (a fit to 0 and 1 knows neither); at birth, and bounds.
+#: What makes probabilities of what a head says is its link: by how much its logits are multiplied,
+#: and the share of labels that follow no rule; at birth, and bounds. Were more labels thought to
+#: stray, a head would believe itself and not those of a new concept.
 SHARP, STRAY = 0, 1
-LINK_AT_BIRTH, LEAST_LINK, MOST_LINK = (4.0, 0.02), (0.5, 1e-3), (50.0, 0.5)
+LINK_AT_BIRTH, LEAST_LINK, MOST_LINK = (1.0, 0.02), (0.1, 1e-3), (10.0, 0.2)
 #: Both are learned by steps of their logarithms, each slope divided by the sum of squares of those
 #: before (Duchi, Hazan & Singer 2011, with forgetting), which begins at ``SQUARES``.
 SQUARES, FADES, LONGEST = 10.0, 0.998, 0.2
+#: The least curvature of a label's likelihood, and that of a row which makes forget as much as one
+#: of a value does: a row forgets as much as it tells.
+FLATTEST, TELLS_ALL = 1e-3, 0.25
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -84,11 +92,12 @@ def _say(weights: Floats, places: I64, values: F32, n: int, n_out: int, out: Flo
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def _learn(
-    weights: Floats, cover: Floats, used: int, places: I64, values: F32, n: int, target: float,
-    n_out: int, task: int, forgets: float, said: Floats,
+    weights: Floats, cover: Floats, used: int, places: I64, values: F32, n: int, gaps: Floats,
+    curved: float, forgets: float,
 ) -> None:  # fmt: skip
-    """Recursive least squares with directional forgetting: ``weights (ROOM, O)``, covariance
-    ``cover (ROOM, ROOM)``, of both the first ``used`` rows; ``said (O,)``: the answer before."""
+    """A Newton step with directional forgetting: ``weights (ROOM, O)``, covariance ``cover (ROOM,
+    ROOM)``, of both the first ``used`` rows; ``gaps (O,)``: the slopes of the log likelihood by
+    what is said, and how ``curved`` it is there. For values that is recursive least squares."""
     gain, spread = np.zeros(used), 0.0
     for i in range(n):
         row = cover[places[i]]
@@ -96,12 +105,12 @@ def _learn(
             gain[j] += values[i] * row[j]
     for i in range(n):
         spread += values[i] * gain[places[i]]
-    for k in range(n_out):
-        truth = target if task == REGRESSION else (1.0 if k == int(target) else 0.0)
-        step = (truth - said[k]) / (1.0 + spread)
+    for k in range(len(gaps)):
+        step = gaps[k] / (1.0 + curved * spread)
         for j in range(used):
             weights[j, k] += step * gain[j]
-    kept = max(1.0 - used * forgets, LEFT) * (1.0 + spread)
+    forgotten = used * forgets * min(1.0, curved / TELLS_ALL)
+    kept = max(1.0 - forgotten, LEFT) * (1.0 + curved * spread)
     part = (kept - 1.0) / (kept * max(spread, 1e-12))
     for j in range(used):
         if gain[j] == 0.0:  # an input that this head does not read
@@ -175,15 +184,38 @@ def learn_heads(
     none."""
     places, values = np.empty(3 * len(raw) + 1, np.int64), np.empty(3 * len(raw) + 1, np.float32)
     said, p = np.empty(weights.shape[2]), np.empty(weights.shape[2])
+    gaps = np.empty(1 if task == REGRESSION else n_out)
     n, lines = _inputs(raw, scaled, means, spreads, knots, n_knots, slots, places, values, True)
     for e in range(len(weights)):
         read = lines if e == plain else n
         _say(weights[e], places, values, read, n_out, said)
-        if task != REGRESSION:
+        curved = 1.0
+        if task == REGRESSION:
+            gaps[0] = target - said[0]
+        else:
+            curved = _logistic(links[e], said, int(target), n_out, gaps)
             _probabilities(said, links[e], n_out, p)
             _learn_link(links[e], said, p, int(target), n_out)
-        _learn(weights[e], cover[e], slots[0] + 1, places, values, read, target, n_out, task,
-               forgets[e], said)  # fmt: skip
+        _learn(weights[e], cover[e], slots[0] + 1, places, values, read, gaps, curved, forgets[e])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _logistic(link: Floats, said: Floats, truth: int, n_out: int, gaps: Floats) -> float:
+    """``gaps (O,)`` <- the slopes of a label's log likelihood by logits ``said (O,)``, as far as
+    the label is thought to follow the rule; and a bound of its curvature (Gershgorin)."""
+    top, mass = said[:n_out].max(), 0.0
+    for k in range(n_out):
+        gaps[k] = np.exp(said[k] - top)
+        mass += gaps[k]
+    own = (1.0 - link[STRAY]) * gaps[truth] / mass
+    follows = own / (own + link[STRAY] / n_out)
+    most = 0.0
+    for k in range(n_out):
+        share = gaps[k] / mass
+        most = max(most, share * (1.0 - share))
+        gaps[k] = follows * ((1.0 if k == truth else 0.0) - share)
+    bound: float = max(2.0 * follows * most, FLATTEST)
+    return bound
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -238,7 +270,7 @@ def _boxed(table: _Table) -> Box:
 
 
 class Heads(Stacked[_Table]):
-    """Ridge regression of the value, or of each class against the others, on hats.
+    """Ridge regression of the value, or logistic regression of the class, on hats.
 
     After a change a linear rule is known from little more rows than it has inputs, but not by who
     remembers the old one as well: so two know their segment alone, and forget nothing of it (but
@@ -358,9 +390,8 @@ def _restart(own: Box, world: Box, key: int, forgets: Floats) -> None:
     centre, scale = w.units[key]
     weights, cover = t.weights[key, OF_SEGMENT:], t.cover[key, OF_SEGMENT:]
     links = t.links[key, OF_SEGMENT:]
-    strays = links[:, STRAY].copy()  # of labels, not of a rule: it stays
     _empty(weights, cover, links)
-    links[:, STRAY] = strays
+    links[:, STRAY] = t.links[key, 0, STRAY]  # of labels, not of a rule: it stays
     for i in range(max(0, seen - min(len(rows), w.inside[key])), seen):
         at = i % len(rows)
         learn_heads(weights, cover, links, t.slots[key], forgets[OF_SEGMENT:],
