@@ -148,7 +148,7 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "hats": ("streammeta.experts.hats:Hats", "networks on piecewise-linear inputs"),
         "heads": (
             "streammeta.experts.heads:Heads",
-            "Bayesian linear heads, two that forget and one of each segment",
+            "Bayesian linear heads, two that forget and two of each segment",
         ),
         "memory": ("streammeta.experts.memory:Memory", "the nearest of past rows"),
         "trees": ("streammeta.experts.trees:Trees", "a bag of trees that grow and fold up"),

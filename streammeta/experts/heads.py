@@ -6,8 +6,9 @@ a rule at all; all classes share one covariance, by a bound of the curvature.
 
 What a row says replaces what earlier rows said of the same direction of the inputs, and of no
 other: inputs that are not shown are not forgotten (directional forgetting, Kulhavy 1987,
-Automatica 23). Along a row x with covariance P and r = x'Px it leaves r / (1 + r) / lambda. A row
-is of one direction out of d: for a memory of so many rows, lambda is 1 - d / rows.
+Automatica 23). Along a row x with covariance P, r = x'Px and c the curvature of its likelihood (of
+values 1) it leaves r / (1 + c r) / lambda. A row is of one direction out of d: for a memory of so
+many rows, lambda is 1 - d / rows, of classes nearer to 1 the less the row tells.
 
 Values are learned in units of the target, which move with every label. A head is linear, so it is
 restated in the new ones exactly: what it has learned stays right (see ``_restate``).
@@ -28,7 +29,8 @@ from streammeta.experts.kernels import REGRESSION
 
 F32 = NDArray[np.float32]
 
-#: Rows that a head remembers, and the least that is left of what it knew of a direction.
+#: Rows that a head remembers (of classes more, where it is sure of them), and the least that is
+#: left of what it knew of a direction.
 MEMORIES, LEFT = (10_000, 1_000), 0.5
 #: The two heads behind these begin anew with each segment and forget nothing. The second one reads
 #: no hats.
@@ -41,14 +43,16 @@ ROOM, BINS = 192, 10
 RENEWED, TIMES = 64, 4
 #: What makes probabilities of what a head says is its link: by how much its logits are multiplied,
 #: and the share of labels that follow no rule; at birth, and bounds. Were more labels thought to
-#: stray, a head would believe itself and not those of a new concept.
+#: stray, a head would believe itself and not those of a new concept. As it is, one that forgets
+#: turns the more slowly the longer its world has lasted: those of the segment are who is quick.
 SHARP, STRAY = 0, 1
 LINK_AT_BIRTH, LEAST_LINK, MOST_LINK = (1.0, 0.02), (0.1, 1e-3), (10.0, 0.2)
-#: Both are learned by steps of their logarithms, each slope divided by the sum of squares of those
-#: before (Duchi, Hazan & Singer 2011, with forgetting), which begins at ``SQUARES``.
+#: Both are learned by steps of their logarithms, each slope divided by the sum of squares of all,
+#: which begins at ``SQUARES``: the online Newton step (Hazan, Agarwal & Kale 2007, Machine Learning
+#: 69), diagonal, with forgetting. However small slopes are, they go as far; a step is bounded.
 SQUARES, FADES, LONGEST = 10.0, 0.998, 0.2
-#: The least curvature of a label's likelihood, and that of a row which makes forget as much as one
-#: of a value does: a row forgets as much as it tells.
+#: The least curvature of a label's likelihood, by which covariances stay bounded; and that of a row
+#: which makes forget as much as one of a value does: less where a row tells less.
 FLATTEST, TELLS_ALL = 1e-3, 0.25
 
 
@@ -202,7 +206,8 @@ def learn_heads(
 @njit(cache=True, nogil=True, error_model="numpy")
 def _logistic(link: Floats, said: Floats, truth: int, n_out: int, gaps: Floats) -> float:
     """``gaps (O,)`` <- the slopes of a label's log likelihood by logits ``said (O,)``, as far as
-    the label is thought to follow the rule; and a bound of its curvature (Gershgorin)."""
+    the label is thought to follow the rule; and a bound of its curvature (Gershgorin). Sharpness
+    corrects what is told, not what is learned."""
     top, mass = said[:n_out].max(), 0.0
     for k in range(n_out):
         gaps[k] = np.exp(said[k] - top)
@@ -391,7 +396,7 @@ def _restart(own: Box, world: Box, key: int, forgets: Floats) -> None:
     weights, cover = t.weights[key, OF_SEGMENT:], t.cover[key, OF_SEGMENT:]
     links = t.links[key, OF_SEGMENT:]
     _empty(weights, cover, links)
-    links[:, STRAY] = t.links[key, 0, STRAY]  # of labels, not of a rule: it stays
+    links[:, STRAY] = t.links[key, 0, STRAY]  # of labels more than of a rule
     for i in range(max(0, seen - min(len(rows), w.inside[key])), seen):
         at = i % len(rows)
         learn_heads(weights, cover, links, t.slots[key], forgets[OF_SEGMENT:],
