@@ -55,7 +55,10 @@ class ContextLearner(GradientLearner):
         if not isinstance(self.net, Net):
             raise UsageError("cavia adapts inputs of a Net's first layer; other modules have none")
         if len(self._layers()) < 2:
-            raise UsageError("cavia moves hidden units; the network has none")
+            sizes = self.net.sizes
+            raise UsageError(
+                f"cavia moves hidden units; the network has none: its sizes are {sizes}"
+            )
         if self.outer.proximity or self.outer.gated or self.outer.each_step:
             raise UsageError("cavia: proximity, gated and each_step are about weights that adapt")
         if self.per_parameter or self.head_only or not self.second_order:
@@ -163,7 +166,7 @@ class Cavia(ContextLearner):
         by_bias = by_theta[:, self._bias()].clone()
         u = by_bias @ weights.T
         contexts, biases = [context], [by_bias]  # whose products are the gradient by the weights
-        by_plain: Tensor | float = 0.0
+        by_plain = by_theta.new_zeros(*batch.support_x.shape[:2], first.n_out)
         for move in reversed(moves):
             back = -rate * u
             reads = move.at.hidden[0]
@@ -175,9 +178,8 @@ class Cavia(ContextLearner):
             contexts += [back, move.context]
             biases += [move.by_bias, curved.sum(1)]
             u = u + biases[-1] @ weights.T
-        if isinstance(by_plain, Tensor):
-            by_theta[:, first.start : first.bias] += (batch.support_x.mT @ by_plain).flatten(1)
-            by_theta[:, self._bias()] += by_plain.sum(1)
+        by_theta[:, first.start : first.bias] += (batch.support_x.mT @ by_plain).flatten(1)
+        by_theta[:, self._bias()] += by_plain.sum(1)
         by_weights = torch.stack(contexts, 2) @ torch.stack(biases, 1)
         return Slopes(judged, by_theta, by_theta.new_zeros(len(u), 1), by_weights.flatten(1))
 

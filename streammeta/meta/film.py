@@ -96,6 +96,7 @@ class Film(ContextLearner):
         return torch.baddbmm(bias.unsqueeze(1), x, weight)
 
     def _outputs(self, start: Tensor, extra: Tensor, plain: Tensor, context: Tensor) -> Tensor:
+        """What the network says ``(B, n, O)`` where its first layer gives ``plain (B, n, H)``."""
         scale, shift = self._moved(extra, context)
         reads = torch.relu(plain * scale.unsqueeze(1) + shift.unsqueeze(1))
         return self._above().apply(start[:, self._first().end :], reads)
@@ -106,7 +107,8 @@ class Film(ContextLearner):
         return 1.0 + context * gains, context * shifts
 
     def _folded(self, start: Tensor, extra: Tensor, context: Tensor) -> Tensor:
-        """``start (B, P)`` with what ``context (B, H)`` scales and shifts in its weights."""
+        """``start (B, P)`` with what ``context (B, H)`` scales and shifts in its weights;
+        ``extra (B, 2 H)``."""
         first = self._first()
         scale, shift = self._moved(extra, context)
         weight, bias = unpack(start, first)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from streammeta.meta.net import times
+
 
 class Gru(NamedTuple):
     """The shape of one cell: ``inputs`` read at a step beside its own ``units`` states."""
@@ -49,13 +51,6 @@ def rows_times(rows: Tensor, weight: Tensor) -> Tensor:
     still one for each."""
     found: Tensor = _Product.apply(rows, weight)  # type: ignore[no-untyped-call]
     return found
-
-
-def times(rows: Tensor, weight: Tensor) -> Tensor:
-    """The same without gradients: one product where the weight is shared."""
-    if weight.stride(0):
-        return torch.bmm(rows, weight)
-    return (rows.reshape(-1, rows.shape[-1]) @ weight[0]).view(*rows.shape[:-1], -1)
 
 
 class _Product(torch.autograd.Function):

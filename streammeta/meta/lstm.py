@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from streammeta.meta.gru import rows_times, times
+from streammeta.meta.gru import rows_times
+from streammeta.meta.net import times
 
 FORGET = 1.0  # bias of the forget gate, as it starts (Jozefowicz et al. 2015)
 

@@ -60,7 +60,7 @@ class Pass(NamedTuple):
 
     def by_reads(self) -> Tensor:
         """The loss's derivative by what the first layer read ``(B, n, D)``."""
-        return _times(self.deltas[0], self.weights[0].mT)
+        return times(self.deltas[0], self.weights[0].mT)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Net:
         for i in range(len(layers) - 1, -1, -1):
             pieces += [delta.sum(-2), torch.bmm(hidden[i].mT, delta).flatten(1)]
             if i > 0:
-                delta = where_active(_times(delta, unpacked[i][0].mT), hidden[i])
+                delta = where_active(times(delta, unpacked[i][0].mT), hidden[i])
                 deltas.append(delta)
         gradient = torch.cat(pieces[::-1], -1)
         weights = [weight for weight, _ in unpacked]
@@ -194,7 +194,7 @@ class Net:
             r_z = _sum(
                 None if along is None
                 else torch.baddbmm(along[i][1].unsqueeze(-2), hidden, along[i][0]),
-                None if r_h is None else _times(r_h, at.weights[i]),
+                None if r_h is None else times(r_h, at.weights[i]),
             )  # fmt: skip
             if i < last:
                 r_h = where_active(r_z, at.hidden[i + 1])
@@ -213,7 +213,7 @@ class Net:
             pieces += [r_delta.sum(-2), product.flatten(1)]
             if i == 0 and reads is None:
                 break
-            back = _times(r_delta, at.weights[i].mT)
+            back = times(r_delta, at.weights[i].mT)
             if along is not None:
                 back = torch.baddbmm(back, delta, along[i][0].mT)
             if i == 0:
@@ -232,7 +232,7 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor:
     return a + b
 
 
-def _times(h: Tensor, weight: Tensor) -> Tensor:
+def times(h: Tensor, weight: Tensor) -> Tensor:
     """``h (B, n, I)`` times ``weight (B, I, O)``: one product where all tasks share the weight."""
     if weight.stride(0):
         return torch.bmm(h, weight)
