@@ -183,11 +183,11 @@ def note_clipped(state: State, key: int, raw: Floats, wild: NDArray[np.int64]) -
     """Notice numbers of rows ``(n, D)`` that lie far outside of what their features have been, in
     columns ``wild (n,)``, -1 for none; the moments moved but little."""
     columns = state.columns
-    for row, at in zip(raw, wild.tolist(), strict=True):
+    for row, at in enumerate(wild.tolist()):
         if 0 <= at < columns.width:
-            feature = columns.feature_of(at)
+            feature, value = columns.feature_of(at), raw[row, at]
             mean, deviation = state.means[key, at], math.sqrt(state.spreads[key, at])
-            told = f"{feature!r} is {row[at]:.4g}, usual is {mean:.4g} +- {deviation:.4g}: clipped"
+            told = f"{feature!r} is {value:.4g}, usual is {mean:.4g} +- {deviation:.4g}: clipped"
             columns.note_clipped(feature, told)
 
 

@@ -35,7 +35,7 @@ MAY_CHANGE = ("device", "chunk", "max_pending", "label_ttl", "init", "freeze_at"
 FIRST_TASKS = 2
 #: Labels of the whole stream after which they come more rarely, and how many times; but every drift
 #: allows some more: where much changes, learning to adapt is worth its time.
-SETTLED, PATIENCE, EACH_DRIFT = 4096, 16, 16
+SETTLED, PATIENCE, EACH_DRIFT = 4096, 16, 8
 #: Newest tasks that say what has been learned about adapting.
 LOOKED_AT = 64
 

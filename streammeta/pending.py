@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -63,6 +64,7 @@ class Ended:
         self._fates = OrderedDict((name, Fate(fate)) for name, fate in array.tolist())
 
 
+@lru_cache(maxsize=1)  # who asks how it ended soon says so
 def _digest(question: str) -> int:
     # ids from JSON can carry lone surrogates, which plain UTF-8 refuses
     data = question.encode("utf-8", "surrogatepass")

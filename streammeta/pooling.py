@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from drift.compiled import njit
 from streammeta.boxed import Box
+from streammeta.experts.hat_kernels import softmax
 from streammeta.experts.kernels import HUBER, REGRESSION
 from streammeta.guard import SAY, learn_guard, shares
 from streammeta.mixture import DISCOUNT, believe, blend, class_score, judge, value_score
@@ -211,27 +212,42 @@ def learn_pool(
     """A step for the exponents ``(M + 2,)`` of those who were ``awake (M,)``; ``members (M, O)``
     and ``shared (2, O)`` are what was said then."""
     count, rate = len(awake), RATE / np.sqrt(len(awake) + MIXTURES)
-    leans = np.zeros((count + MIXTURES, n_classes))
-    p = np.zeros((1, max(n_classes, 1)))
-    pool(exponents, awake, members.reshape(1, members.shape[0], members.shape[1]),
-         shared.reshape(1, shared.shape[0], shared.shape[1]), n_classes, task, p)  # fmt: skip
-    gap = min(max(p[0, 0] - truth, -HUBER), HUBER)
-    centre = 0.5 * (shared[0, 0] + shared[1, 0])
+    slopes = np.full(count + MIXTURES, np.nan)
+    if task == REGRESSION:
+        gap = _value(exponents, awake, members, shared) - truth
+        gap, centre = min(max(gap, -HUBER), HUBER), 0.5 * (shared[0, 0] + shared[1, 0])
+        for m in range(count + MIXTURES):
+            if m >= count or awake[m]:
+                said = members[m, 0] if m < count else shared[m - count, 0]
+                slopes[m] = gap * (said - centre)
+    else:
+        _class_slopes(exponents, awake, members, shared, int(truth), n_classes, slopes)
     for m in range(count + MIXTURES):
-        if m < count and not awake[m]:
-            continue
-        said = members[m] if m < count else shared[m - count]
-        if task == REGRESSION:
-            gradient = gap * (said[0] - centre)
-        else:
-            if not _lean(said, n_classes, leans[m]):
-                continue
-            gradient = -leans[m, int(truth)]
-            for c in range(n_classes):
-                gradient += p[0, c] * leans[m, c]
-        if np.isfinite(gradient):
-            squares[m] = MEMORY * squares[m] + (1.0 - MEMORY) * gradient * gradient
-            exponents[m] -= rate * gradient / (np.sqrt(squares[m]) + LEAST)
+        if np.isfinite(slopes[m]):
+            squares[m] = MEMORY * squares[m] + (1.0 - MEMORY) * slopes[m] * slopes[m]
+            exponents[m] -= rate * slopes[m] / (np.sqrt(squares[m]) + LEAST)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _class_slopes(
+    exponents: Floats, awake: Flags, members: Floats, shared: Floats, truth: int, n_classes: int,
+    slopes: Floats,
+) -> None:  # fmt: skip
+    """``slopes (M + 2,)`` <- of the pool's log loss by exponents; as they are where nothing usable
+    was said."""
+    count = len(awake)
+    leans, p = np.zeros((count + MIXTURES, n_classes)), np.zeros(n_classes)
+    for m in range(count + MIXTURES):
+        if m >= count or awake[m]:
+            said = members[m] if m < count else shared[m - count]
+            if _lean(said, n_classes, leans[m]):
+                slopes[m] = -leans[m, truth]
+                for c in range(n_classes):
+                    p[c] += exponents[m] * leans[m, c]
+    softmax(p, n_classes)
+    for m in range(count + MIXTURES):
+        for c in range(n_classes):
+            slopes[m] += p[c] * leans[m, c]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -52,11 +52,17 @@ def forward(theta: F32, sizes: I64, acts: F32) -> None:
         out = acts[start + n_in : start + n_in + n_out]
         for j in range(n_out):
             out[j] = bias[j]
-        for i in range(n_in):
-            a = h[i]
-            if a != 0.0:  # half of the hidden units and most encoded columns are zero
-                for j in range(n_out):
-                    out[j] += a * weight[i, j]
+        i = 0
+        while i + 3 < n_in:  # four at a time: units are read and written a quarter as often
+            a, b, c, d = h[i], h[i + 1], h[i + 2], h[i + 3]
+            by_a, by_b, by_c, by_d = weight[i], weight[i + 1], weight[i + 2], weight[i + 3]
+            for j in range(n_out):
+                out[j] += a * by_a[j] + b * by_b[j] + c * by_c[j] + d * by_d[j]
+            i += 4
+        for k in range(i, n_in):
+            a, by_a = h[k], weight[k]
+            for j in range(n_out):
+                out[j] += a * by_a[j]
         if layer < last:
             for j in range(n_out):
                 out[j] = max(out[j], np.float32(0.0))
