@@ -82,8 +82,8 @@ def evaluate(
 ) -> Iterator[Result]:
     """One result for each model, in their order; every model reads the same rows anew.
 
-    ``watch`` sees what the first model says, as in ``prequential``. The default model is not timed
-    while its code is loaded: another one of its kind, which is forgotten, learns a change first.
+    ``watch`` sees what the first model says, as in ``prequential``. An ``Engine`` is not timed
+    while its code is loaded: before it another one like it learns a change and is forgotten.
     With ``save_init`` the meta-parameters of the default model go to that file when it is done.
 
     Raises:

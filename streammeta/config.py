@@ -62,7 +62,7 @@ class ModelConfig(Section):
 
     Cadence: a task is ``support`` rows and then ``query`` rows of one segment; one outer step
     over ``tasks_per_update`` tasks follows every ``meta_every`` labelled events, of which the first
-    4,096 are the most instructive: later on 16 steps are taken for each drift, and else one after
+    4,096 are the most instructive: later on 8 steps are taken for each drift, and else one after
     16 times as many events.
     """
 

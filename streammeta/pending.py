@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from enum import IntEnum
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -41,19 +40,25 @@ class Ended:
     def __init__(self, limit: int = REMEMBERED) -> None:
         self.limit = limit
         self._fates: OrderedDict[int, Fate] = OrderedDict()
+        self._hashed = ("", _digest(""))  # what was asked for last: soon it is added
 
     def __len__(self) -> int:
         return len(self._fates)
 
     def add(self, question: str, fate: Fate) -> None:
         """Remember how a question ended; the oldest is forgotten when there are too many."""
-        self._fates[_digest(question)] = fate
+        self._fates[self._hash(question)] = fate
         if len(self._fates) > self.limit:
             self._fates.popitem(last=False)
 
     def fate(self, question: str) -> Fate | None:
         """How it ended; ``None`` when it is unknown or was forgotten."""
-        return self._fates.get(_digest(question)) if self._fates else None
+        return self._fates.get(self._hash(question)) if self._fates else None
+
+    def _hash(self, question: str) -> int:
+        if question != self._hashed[0]:
+            self._hashed = (question, _digest(question))
+        return self._hashed[1]
 
     def to_array(self) -> NDArray[np.int64]:
         """``(n, 2)``: hashes and fates, oldest first."""
@@ -64,7 +69,6 @@ class Ended:
         self._fates = OrderedDict((name, Fate(fate)) for name, fate in array.tolist())
 
 
-@lru_cache(maxsize=1)  # who asks how it ended soon says so
 def _digest(question: str) -> int:
     # ids from JSON can carry lone surrogates, which plain UTF-8 refuses
     data = question.encode("utf-8", "surrogatepass")

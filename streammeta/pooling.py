@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 
 from drift.compiled import njit
 from streammeta.boxed import Box
-from streammeta.experts.hat_kernels import softmax
-from streammeta.experts.kernels import HUBER, REGRESSION
+from streammeta.experts.kernels import HUBER, REGRESSION, softmax
 from streammeta.guard import SAY, learn_guard, shares
 from streammeta.mixture import DISCOUNT, believe, blend, class_score, judge, value_score
 from streammeta.surprise import is_surprise, learn_trust, share_of_last
@@ -138,13 +137,9 @@ def pool(
             if _lean(said, n_classes, lean):
                 for c in range(n_classes):
                     total[c] += exponents[m] * lean[c]
-        top, mass = total.max(), 0.0
-        for c in range(n_classes):
-            total[c] = np.exp(total[c] - top)
-            mass += total[c]
+        softmax(total, n_classes)
         out[r, :] = 0.0
-        for c in range(n_classes):
-            out[r, c] = total[c] / mass
+        out[r, :n_classes] = total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -215,7 +210,7 @@ def learn_pool(
     slopes = np.full(count + MIXTURES, np.nan)
     if task == REGRESSION:
         gap = _value(exponents, awake, members, shared) - truth
-        gap, centre = min(max(gap, -HUBER), HUBER), 0.5 * (shared[0, 0] + shared[1, 0])
+        gap, centre = min(max(gap, -HUBER), HUBER), shared[:, 0].mean()
         for m in range(count + MIXTURES):
             if m >= count or awake[m]:
                 said = members[m, 0] if m < count else shared[m - count, 0]
@@ -233,8 +228,8 @@ def _class_slopes(
     exponents: Floats, awake: Flags, members: Floats, shared: Floats, truth: int, n_classes: int,
     slopes: Floats,
 ) -> None:  # fmt: skip
-    """``slopes (M + 2,)`` <- of the pool's log loss by exponents; as they are where nothing usable
-    was said."""
+    """``slopes (M + 2,)`` <- those of the pool's log loss by its exponents; of whom slept, or said
+    nothing usable, they stay NaN."""
     count = len(awake)
     leans, p = np.zeros((count + MIXTURES, n_classes)), np.zeros(n_classes)
     for m in range(count + MIXTURES):

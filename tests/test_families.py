@@ -369,6 +369,24 @@ def test_knots_are_the_values_where_they_are_few_and_quantiles_otherwise() -> No
     assert hat_kernels.find_knots(np.full(5, math.nan), 10, out) == 0
 
 
+# -- moca --------------------------------------------------------------------------------------
+
+
+@both_tasks
+def test_moca_believes_in_a_run_that_began_with_the_change(task: int) -> None:
+    """Nobody tells it of the change, and 30 rows later it knows the row."""
+    stream, family = Stream(task), made("moca", task)
+    assert isinstance(family, MocaExpert)
+    stream.add(family, 600)
+    stream.turned = True
+    at_once = stream.loss(family)
+    stream.add(family, 30)
+    runs = family.runs[0]
+    likeliest = int(runs.start[0, int(runs.log_belief[0].argmax())])
+    assert abs(likeliest - (runs.row - 30)) <= 3
+    assert stream.loss(family) < 0.5 * at_once
+
+
 # -- heads -------------------------------------------------------------------------------------
 
 

@@ -167,3 +167,24 @@ def test_many_classes_have_room_below_the_floor() -> None:
     sure[7] = 1.0 - sure.sum()
     said = pool.say(sure[None], np.array([sure, sure]))
     assert said[7] > 0.9
+
+
+def test_a_step_goes_down_the_slope_of_the_log_loss() -> None:
+    """Of every exponent, by differences; a member that slept, or said nothing usable, has none."""
+    rng = np.random.default_rng(3)
+    members, shared = rng.dirichlet(np.ones(3), 5), rng.dirichlet(np.ones(3), 2)
+    members[3] = math.nan
+    exponents, awake, truth = rng.normal(size=7), np.array([True, True, False, True, True]), 2
+    slopes = np.full(7, math.nan)
+    pooling._class_slopes(exponents, awake, members, shared, truth, 3, slopes)
+    assert np.isnan(slopes[[2, 3]]).all()
+
+    def loss(moved: Floats) -> float:
+        out = np.zeros((1, 3))
+        pooling.pool(moved, awake, members[None], shared[None], 3, CLASSIFICATION, out)
+        return -math.log(out[0, truth])
+
+    for m in (0, 1, 4, 5, 6):
+        step = 1e-5 * np.eye(7)[m]
+        by_differences = (loss(exponents + step) - loss(exponents - step)) / 2e-5
+        assert slopes[m] == pytest.approx(by_differences, abs=1e-6)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from drift.compiled import njit
 from streammeta.encode import CLIP
-from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, HUBER, draw_slots
+from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, HUBER, draw_slots, softmax
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -182,19 +182,6 @@ def _turn(theta: F32, start: int, outputs: int, turned: F32) -> None:
     for k in range(turned.shape[0]):
         for j in range(turned.shape[1]):
             turned[k, j] = theta[start + j * outputs + k]
-
-
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
-def softmax(out: F32 | F64, n_out: int) -> None:
-    """``out (O,)`` <- probabilities of its first ``n_out`` logits."""
-    top, mass = out[0], np.float32(0.0)
-    for k in range(1, n_out):
-        top = max(top, out[k])
-    for k in range(n_out):
-        out[k] = np.exp(out[k] - top)
-        mass += out[k]
-    for k in range(n_out):
-        out[k] /= mass
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from drift.compiled import njit
 from streammeta.boxed import Box
 from streammeta.experts.family import I64, Floats, Space, Stacked
-from streammeta.experts.hat_kernels import FEWEST_KNOTS, encode, find_knots, softmax
-from streammeta.experts.kernels import REGRESSION
+from streammeta.experts.hat_kernels import FEWEST_KNOTS, encode, find_knots
+from streammeta.experts.kernels import REGRESSION, softmax
 
 F32 = NDArray[np.float32]
 

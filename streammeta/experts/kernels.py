@@ -31,7 +31,7 @@ HUBER = np.float32(2.0)
 #: many standard deviations away: one wild reading must not flatten a column.
 TRUSTED, WILD = 50, 10.0
 
-#: From so many rows on a product of matrices is faster than row after row, zeros skipped.
+#: From so many rows on a product of matrices is faster than row after row.
 MATRICES = 4
 
 CLASSIFICATION, REGRESSION = 0, 1
@@ -39,7 +39,10 @@ CLASSIFICATION, REGRESSION = 0, 1
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def forward(theta: F32, sizes: I64, acts: F32) -> None:
-    """Fill ``acts`` (inputs, hidden units and outputs, end to end) from its first ``sizes[0]``."""
+    """Fill ``acts`` (inputs, hidden units and outputs, end to end) from its first ``sizes[0]``.
+
+    A weight that is not finite spoils what is said, whether its input is 0 or not.
+    """
     offset = 0
     start = 0
     last = sizes.shape[0] - 2
@@ -103,6 +106,19 @@ def backward(theta: F32, sizes: I64, acts: F32, deltas: F32, grad: F32) -> None:
                         total += weight[i, j] * delta[j]
                 below[i] = total
         end -= n_out
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def softmax(out: F32 | F64, n_out: int) -> None:
+    """``out (O,)`` <- probabilities of its first ``n_out`` logits."""
+    top, mass = out[0], np.float32(0.0)
+    for k in range(1, n_out):
+        top = max(top, out[k])
+    for k in range(n_out):
+        out[k] = np.exp(out[k] - top)
+        mass += out[k]
+    for k in range(n_out):
+        out[k] /= mass
 
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
