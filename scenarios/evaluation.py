@@ -98,7 +98,8 @@ def evaluate(
     require_engine(models, question.overrides)
     for name, model in zip(question.models, models, strict=True):
         if isinstance(model, Engine):
-            learn_a_change(Engine(model.config), task)
+            # without meta-parameters of its own: those fit the columns of this table only
+            learn_a_change(Engine(model.config.model_copy(update={"init": None})), task)
         source = question.source()
         try:
             yield prequential(
