@@ -210,7 +210,8 @@ def learn_pool(
     slopes = np.full(count + MIXTURES, np.nan)
     if task == REGRESSION:
         gap = _value(exponents, awake, members, shared) - truth
-        gap, centre = min(max(gap, -HUBER), HUBER), shared[:, 0].mean()
+        gap = min(max(gap, -float(HUBER)), float(HUBER))
+        centre = 0.5 * (shared[0, 0] + shared[1, 0])
         for m in range(count + MIXTURES):
             if m >= count or awake[m]:
                 said = members[m, 0] if m < count else shared[m - count, 0]

@@ -187,6 +187,27 @@ def test_when_every_run_fails_no_earlier_file_is_touched(home: Path) -> None:
 
 
 def test_an_interrupted_bench_ends_at_once_and_keeps_what_is_finished(home: Path) -> None:
+    running = at_its_slow_job(home)
+    os.killpg(running.pid, signal.SIGINT)  # a terminal's Ctrl-C: to every process of the group
+    asked = time.monotonic()
+    said = running.communicate(timeout=90)[1]
+    assert running.returncode == 130, said
+    assert time.monotonic() - asked < FAR_FROM_DONE, "the slow job has minutes to go"
+    assert "1 of 2  concept_mix  no_change" in said
+    assert "Traceback" not in said
+    assert gone(running.pid), "somebody is left behind"
+    assert [path.name for path in kept(home)] == ["00000.npz"]
+
+
+def test_the_workers_of_a_bench_that_was_killed_end_with_it(home: Path) -> None:
+    running = at_its_slow_job(home)
+    running.kill()
+    running.communicate(timeout=FAR_FROM_DONE)
+    assert gone(running.pid, patience=FAR_FROM_DONE), "somebody is left behind"
+
+
+def at_its_slow_job(home: Path) -> subprocess.Popen[str]:
+    """A bench with one job done, and one that takes minutes."""
     running = subprocess.Popen(
         command("own:SLOW", "--jobs", "2"),
         cwd=home,
@@ -200,24 +221,16 @@ def test_an_interrupted_bench_ends_at_once_and_keeps_what_is_finished(home: Path
     while not (kept(home) and (home / "slow").exists()) and time.monotonic() < deadline:
         assert running.poll() is None
         time.sleep(0.05)
-    os.killpg(running.pid, signal.SIGINT)  # a terminal's Ctrl-C: to every process of the group
-    asked = time.monotonic()
-    said = running.communicate(timeout=90)[1]
-    assert running.returncode == 130, said
-    assert time.monotonic() - asked < FAR_FROM_DONE, "the slow job has minutes to go"
-    assert "1 of 2  concept_mix  no_change" in said
-    assert "Traceback" not in said
-    assert gone(running.pid), "somebody is left behind"
-    assert [path.name for path in kept(home)] == ["00000.npz"]
+    return running
 
 
 def gone(group: int, patience: float = 5.0) -> bool:
-    """Whether no process of the group is left; the dead are there until init has seen them."""
+    """Whether no process of the group is left but such as are dead and have not been buried."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
+        listed = subprocess.check_output(["ps", "-eo", "pgid=,stat="], text=True).splitlines()
+        states = [state for pgid, state in map(str.split, listed) if int(pgid) == group]
+        if all(state.startswith("Z") for state in states):
             return True
         time.sleep(0.05)
     return False

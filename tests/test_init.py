@@ -81,6 +81,15 @@ def test_the_command_writes_the_file_once_and_says_what_next(tmp_path):
     assert streammeta("init", "-", "--template", "http").stdout == template_text("http")
 
 
+def test_a_second_config_of_a_kind_does_not_go_on_where_the_first_one_stopped(tmp_path):
+    for name in ("first", "second"):
+        streammeta("init", f"{name}.toml", "--template", "http", cwd=tmp_path)
+        text = (tmp_path / f"{name}.toml").read_text()
+        for kept in ("checkpoints", "journal", "predictions.jsonl", "drifts.jsonl"):
+            assert f'= "runs/{name}/{kept}"' in text
+        assert "runs/http" not in text
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from ctypes import CDLL
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
 from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, pthread_sigmask
+from threading import Thread
 from time import monotonic
 from typing import Any, Protocol
 
@@ -255,9 +256,18 @@ def _begin(counter: Counter | None = None) -> None:
 
     global _counter
     _counter = counter
+    Thread(target=_end_with_the_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     os.nice(10)
+
+
+def _end_with_the_parent() -> None:
+    """However that ends: a worker that waits for jobs would wait for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def work(job: Job) -> Outcome:

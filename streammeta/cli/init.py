@@ -19,12 +19,15 @@ streammeta init redis.toml --template redis --set source.stream=orders
 """
 
 FOLDER = Path(__file__).parent / "templates"
+FIRST_PATH = Path("streammeta.toml")
 TEMPLATES = tuple(sorted(p.stem for p in FOLDER.glob("[a-z]*.toml")))
 
 
 def init(
     path: Path = typer.Argument(
-        Path("streammeta.toml"), metavar="PATH", help="The file to write; - for stdout."
+        FIRST_PATH,
+        metavar="PATH",
+        help="The file to write; - for stdout. What a run writes goes to runs/ and its name.",
     ),
     template: str = typer.Option(
         "scenario", help=f"Where events come from: {', '.join(TEMPLATES)}."
@@ -36,6 +39,9 @@ def init(
 ) -> None:
     """Write a commented config for a kind of stream; it validates, and says what else there is."""
     text = template_text(template)
+    if path != FIRST_PATH and re.fullmatch(r"[\w.]+[\w.-]*", path.stem):
+        # a second config of the kind must not go on where the first one stopped
+        text = text.replace(f'"runs/{template}/', f'"runs/{path.stem}/')
     for setting in sets:
         text = with_setting(text, setting)
     _check(text, path)

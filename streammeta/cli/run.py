@@ -94,16 +94,16 @@ def run(
     settings = load_config(config, sets=sets).config
     if pace is not None:
         settings = settings.model_copy(update={"pace": pace})
+    console = logs.console()
+    tell_of_compiling(console)
     parts = assemble(config, settings)
     comparison = planned_comparison(config, settings)
-    console = logs.console()
     _announce(console, config, settings, parts)
     if dry_run:
         parts.source.close()
         _check(config, settings)
         console.print("dry run: everything checked, nothing started")
         return
-    tell_of_compiling(console)
     fresh = not resume if resume is not None else _fresh(settings)
     if new_model and fresh:
         raise UsageError("--new-model goes on where a commit stands, --fresh forgets all commits")
