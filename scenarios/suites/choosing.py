@@ -147,6 +147,8 @@ def gates(book: Book) -> list[Gate]:
         ("over streams", SOFT, CONSTANT, {}),
         ("over streams", SOFT, PERMUTED, {}),
         ("over streams", SOFT, NO_FEATURES, {}),
+        ("over generators", SOFT, CONSTANT, {"by_generator": True}),
+        ("over generators", SOFT, NO_FEATURES, {"by_generator": True}),
     ]
     found = []
     for over, model, other, options in claims:
