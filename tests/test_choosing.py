@@ -349,7 +349,7 @@ def test_a_small_bench_from_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     overall, detail = summarise(book)
     assert len(overall.rows) == len(trial.MODELS)
     assert [row[0] for row in detail.rows] == ["sea", "linear_switch"]
-    assert len(gates(book)) == 7
+    assert len(gates(book)) == 9
     (fixed,) = book.of(stream="planes", model=trial.FIXED)
     (known, _) = trial.split("planes", 320, 0)
     assert fixed.note == best_fixed(known)

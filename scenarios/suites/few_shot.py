@@ -26,7 +26,8 @@ ABOUT = f"""
 {QUERY} others of each to answer, in random order. All models answer the same {EPISODES} episodes of
 each seed; the seed also says which classes are held out. ± is the 95 % interval over all episodes
 (Student's t): it is for other episodes of these splits, and does not say how other splits would
-differ; nor does a gate over all of them, which a learner may hold and miss on one. By seed: the lowest and the highest mean of a seed, so of a split.
+differ; a gate that holds over all of them need not hold on each. By seed: the lowest and the
+highest mean of a seed, so of a split.
 
 `digits`: each digit upright and turned by 90, 180 and 270 degrees makes forty classes; of each
 digit one orientation is held out, and half of its pictures, so that no picture of the test is seen
