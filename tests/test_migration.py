@@ -172,3 +172,13 @@ def test_a_model_goes_from_the_cpu_to_a_cuda_device_and_back():
     x = {"a": 1.5, "b": -1.0}
     assert back.predict(x) == there.predict(x) == "up"
     learn(back, 120, 130)
+
+
+def test_a_run_does_not_go_on_in_another_file_and_nothing_is_touched(folder):
+    streammeta("run", "run.toml", "--fresh", "--max-events", "30", cwd=folder)
+    (folder / "other.csv").write_text((folder / "rows.csv").read_text())
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = streammeta("run", "run.toml", "--set", "source.path=other.csv", cwd=folder, code=69)
+    assert "after event 30 of rows.csv, which is another stream" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

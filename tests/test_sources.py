@@ -313,6 +313,18 @@ def test_a_file_that_was_cut_after_a_commit_is_noticed(tmp_path):
         FileSource(path, target="y").read(position, 1)
 
 
+def test_a_commit_in_one_file_is_not_gone_on_with_in_another(tmp_path):
+    one, other = (write(tmp_path / name, "a,y\n" + "1,0\n" * 10) for name in ("1.csv", "2.csv"))
+    source = FileSource(one, target="y")
+    _, position = source.read(source.start(), 8)
+    with pytest.raises(SourceError, match=r"after event 8 of 1\.csv, which is another stream"):
+        FileSource(other, target="y").read(position, 1)
+    (tmp_path / "moved").mkdir()
+    moved = one.rename(tmp_path / "moved" / "1.csv")
+    assert len(FileSource(moved, target="y").read(position, 5)[0]) == 2
+    assert len(FileSource(other, target="y").read({"emitted": 8}, 5)[0]) == 2, "of an older commit"
+
+
 def test_only_the_first_rows_are_read_when_rows_says_so(tmp_path):
     path = write(tmp_path / "r.csv", "a,y\n" + "1,0\n" * 10)
     events = check_every_cut(lambda: FileSource(path, target="y", rows=4))

@@ -74,6 +74,7 @@ class FileSource(TableSource):
             label_delay=label_delay,
             rows=rows,
         )
+        self._of = self.path.name  # a commit in another file is not gone on with
 
     def _open(self) -> Table:
         return _open_table(self.path)

@@ -15,10 +15,14 @@ class EventStream:
 
     ``replay(skip)`` makes the sequence anew without its first ``skip`` events. Reading on from
     where the last read ended costs nothing; any other position starts a new sequence.
+    ``of``: what positions are in, where that has a name; one in something else is refused.
     """
 
-    def __init__(self, name: str, replay: Callable[[int], Iterator[Event]]) -> None:
+    def __init__(
+        self, name: str, replay: Callable[[int], Iterator[Event]], of: str | None = None
+    ) -> None:
         self.name = name
+        self._of = of
         self._replay = replay
         self._events: Iterator[Event] | None = None
         self._at = 0
@@ -26,7 +30,7 @@ class EventStream:
 
     def start(self) -> Position:
         """The position before the first event."""
-        return {"emitted": 0}
+        return self._position(0)
 
     def read(self, position: Position, n: int) -> tuple[list[Event], Position]:
         """At most ``n`` events after ``position``; an empty list at the end."""
@@ -34,7 +38,7 @@ class EventStream:
         batch, self._ahead = self._ahead[:n], self._ahead[n:]
         batch += islice(events, n - len(batch))
         self._at += len(batch)
-        return batch, {"emitted": self._at}
+        return batch, self._position(self._at)
 
     def finished(self, position: Position) -> bool:
         """True at the end of the sequence."""
@@ -47,8 +51,17 @@ class EventStream:
         """Drop the sequence in progress."""
         self._events, self._ahead = None, []
 
+    def _position(self, count: int) -> Position:
+        return {"emitted": count} if self._of is None else {"emitted": count, "of": self._of}
+
     def _from(self, position: Position) -> Iterator[Event]:
         wanted = _emitted(self.name, position)
+        of = position.get("of", self._of)  # older commits do not say
+        if wanted and of != self._of:
+            raise SourceError(
+                f"{self.name}: the last commit stands after event {wanted:,} of {of}, which is "
+                f"another stream: begin again with --fresh, or give this one folders of its own"
+            )
         if self._events is None or wanted != self._at:
             # One event earlier, so that a stream which has become too short is noticed.
             self._events = self._replay(max(wanted - 1, 0))
