@@ -254,7 +254,7 @@ def test_a_template_runs_as_it_is_written(name, tmp_path, request):
     stage.fill()
     told = run.communicate(timeout=600)[1]
     assert run.returncode == 0, told
-    out = tmp_path / "runs" / name
+    out = tmp_path / "runs" / "run"
     answers = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert [answer["row"] for answer in answers] == list(range(ROWS))
     assert (out / "rejected.jsonl").read_text() == ""

@@ -73,7 +73,7 @@ def test_every_command_of_the_page_does_what_the_page_says(tmp_path, server):
     assert "resumed after event 1,500" in second.stderr
     assert "whole" in told["streammeta checkpoint ls"].stdout
     assert '"kind":"predicted"' in told["redis-cli XREVRANGE predicted + - COUNT 1"].stdout
-    out = tmp_path / "runs" / "redis"
+    out = tmp_path / "runs" / "orders"
     answers = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert [answer["id"] for answer in answers] == [f"o-{n}" for n in range(QUESTIONS)]
     drifts = [json.loads(line) for line in (out / "drifts.jsonl").read_text().splitlines()]
