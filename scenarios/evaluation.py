@@ -82,8 +82,8 @@ def evaluate(
 ) -> Iterator[Result]:
     """One result for each model, in their order; every model reads the same rows anew.
 
-    ``watch`` sees what the first model says, as in ``prequential``. An ``Engine`` is not timed
-    while its code is loaded: before it another one like it learns a change and is forgotten.
+    ``watch`` sees what the first model says, as in ``prequential``. The code of an ``Engine``
+    is loaded before it is timed: another one like it learns a change and is forgotten.
     With ``save_init`` the meta-parameters of the default model go to that file when it is done.
 
     Raises:
@@ -98,8 +98,7 @@ def evaluate(
     require_engine(models, question.overrides)
     for name, model in zip(question.models, models, strict=True):
         if isinstance(model, Engine):
-            # without meta-parameters of its own: those fit the columns of this table only
-            learn_a_change(Engine(model.config.model_copy(update={"init": None})), task)
+            _load(model, task)
         source = question.source()
         try:
             yield prequential(
@@ -116,6 +115,13 @@ def evaluate(
             source.close()
         if question.save_init is not None and name == DEFAULT_MODELS[0]:
             _save_initial(question.save_init, model)
+
+
+def _load(model: Engine, task: str) -> None:
+    """The code that ``model`` calls; what fits the columns of its table only is left out: given
+    meta-parameters, and all of a model with a family of somebody's own."""
+    if not any(":" in name for name in model.config.families):
+        learn_a_change(Engine(model.config.model_copy(update={"init": None})), task)
 
 
 def _require_initial(path: Path, models: Sequence[str]) -> None:

@@ -145,3 +145,22 @@ def test_what_was_compiled_is_of_the_sources_as_they_are(tmp_path: Path) -> None
     # drawn in from there
     change("mixture.py", f"GROWN = 100.0, 30.0, {GROWN}", "GROWN = 100.0, 30.0, 2")
     assert answer() == "True 0"
+
+
+def test_code_is_loaded_before_a_model_is_timed_but_somebodys_own_is_not_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scenarios import evaluation
+
+    loaded: list[str] = []
+    monkeypatch.setattr(evaluation, "learn_a_change", lambda model, task: loaded.append(task))
+    data = tmp_path / "rows.csv"
+    data.write_text("a,y\n" + "1,0\n2,1\n" * 10)
+    for experts, calls in ((("persistence",), 1), (("river.dummy:NoChangeClassifier",), 0)):
+        loaded.clear()
+        asked = evaluation.Question(
+            data, "y", models=("streammeta", "no_change"), overrides={"experts": experts}
+        )
+        results = list(evaluation.evaluate(asked, "classification"))
+        assert [result.scores.n for result in results] == [20, 20]
+        assert len(loaded) == calls

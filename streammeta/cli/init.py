@@ -27,7 +27,8 @@ def init(
     path: Path = typer.Argument(
         FIRST_PATH,
         metavar="PATH",
-        help="The file to write; - for stdout. What a run writes goes to runs/ and its name.",
+        help="The file to write; - for stdout. A run writes into runs/ and its name, for - and the "
+        "default into runs/ and the template's.",
     ),
     template: str = typer.Option(
         "scenario", help=f"Where events come from: {', '.join(TEMPLATES)}."
@@ -39,7 +40,7 @@ def init(
 ) -> None:
     """Write a commented config for a kind of stream; it validates, and says what else there is."""
     text = template_text(template)
-    if path != FIRST_PATH and re.fullmatch(r"[\w.]+[\w.-]*", path.stem):
+    if path != FIRST_PATH and re.fullmatch(r"\w[\w.-]*", path.stem):
         # a second config of the kind must not go on where the first one stopped
         text = text.replace(f'"runs/{template}/', f'"runs/{path.stem}/')
     for setting in sets:

@@ -15,14 +15,13 @@ class EventStream:
 
     ``replay(skip)`` makes the sequence anew without its first ``skip`` events. Reading on from
     where the last read ended costs nothing; any other position starts a new sequence.
-    ``of``: what positions are in, where that has a name; one in something else is refused.
     """
 
-    def __init__(
-        self, name: str, replay: Callable[[int], Iterator[Event]], of: str | None = None
-    ) -> None:
+    #: What positions are in, where that has a name: one in something else is refused.
+    _of: str | None = None
+
+    def __init__(self, name: str, replay: Callable[[int], Iterator[Event]]) -> None:
         self.name = name
-        self._of = of
         self._replay = replay
         self._events: Iterator[Event] | None = None
         self._at = 0
