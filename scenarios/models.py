@@ -107,6 +107,7 @@ no_drift = _variant({"on_drift": "ignore"})
 no_challengers = _variant({"challengers": 0})
 random_challengers = _variant({"challenger_init": "random"})
 no_replay = _variant({"replay": False})
+lags_always = _variant({"lags_read": "always"})
 
 
 def reset(

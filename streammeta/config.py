@@ -89,6 +89,9 @@ class ModelConfig(Section):
     hidden: tuple[int, ...] = Field((40, 40), description="units of each hidden layer")
     rates: tuple[float, ...] = Field((3e-3,), description="step sizes of the bank's networks")
     lags: int = Field(2, ge=0, le=8, description="arrived labels given as features")
+    lags_read: Literal["earned", "always"] = Field(
+        "earned", description="by all members, or only while they tell something"
+    )
 
     learner: str = Field("meta_sgd", description="a meta-learner by name")
     partner: Annotated[str | None, BeforeValidator(_none)] = Field(

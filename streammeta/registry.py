@@ -510,6 +510,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "scenarios.models:no_replay",
             "the default without replay: no outer steps, no rehearsal",
         ),
+        "lags_always": (
+            "scenarios.models:lags_always",
+            "the default that reads labels before whether they tell anything or not",
+        ),
         "reset": (
             "scenarios.models:reset",
             "no_challengers, restarted at each alarm; reset@drift at the true drifts instead",

@@ -19,8 +19,9 @@ from streammeta.events import Label
 from streammeta.experts.bank import Bank, Table, boxed_bank
 from streammeta.experts.choosing import make_family
 from streammeta.experts.family import KEYS, PAST, Family, Space, World, boxed_world
-from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
+from streammeta.experts.kernels import CLASSIFICATION, REGRESSION, let_read
 from streammeta.guard import FIRST_GAP, GUARDED
+from streammeta.lags import AHEAD, AT_BIRTH, READ
 from streammeta.meta.choice import Policy
 from streammeta.meta.net import Net
 from streammeta.meta.traces import Traces
@@ -105,7 +106,7 @@ class State:
         learners = c.learners if challengers else ()
         scouts = tuple(f"scout-{name}@{rows}" for name in learners for rows in c.scouts)
         hatted = self.width if self.task == REGRESSION else self.columns.width
-        space = Space(self.width, hatted, outputs, self.task, c.seed, c.replay)
+        space = Space(self.width, hatted, outputs, self.task, c.seed, c.replay, self.lag_width)
         self.families: list[Family] = [make_family(name, space) for name in c.families]
         of_families = sum(len(family.names) for family in self.families)
         others = of_families + len(SIMPLE_MEMBERS)
@@ -162,6 +163,9 @@ class State:
             self.traces = Traces(n, m)
         self.pool_weights = np.zeros(m)
         self.pool_y = np.zeros(3)  # as y_moments, of all keys together
+        self.worth = np.array(AT_BIRTH)
+        if c.lags_read == "always":
+            self.worth[AHEAD] = np.inf  # no label changes that
         self.allocated = True
         self.learn_columns()
         self._box()
@@ -177,8 +181,9 @@ class State:
         "scales", "lags", "transitions", "prior", "units", "segment", "segment_start",
         "segment_labels", "hosts",
     )  # fmt: skip
-    #: Arrays without a key axis: what a young key borrows from all the others.
-    POOLED = ("pool_weights", "pool_y")
+    #: Arrays without a key axis: what a young key borrows from all the others, and what all keys
+    #: decide together.
+    POOLED = ("pool_weights", "pool_y", "worth")
     FILL = {  # noqa: RUF012
         "lags": np.nan, "hosts": -1, "units": (0.0, 1.0), "y_range": (np.inf, -np.inf),
     }  # fmt: skip
@@ -188,7 +193,7 @@ class State:
         columns = self.columns
         if self._scaled_for != columns.used:
             self.scaled[: columns.width] = columns.scaled
-            self.scaled[columns.width :] = 1.0 if self.task == REGRESSION else 0.0
+            let_read(self.scaled, columns.width, self.task, bool(self.worth[READ]))
             self._scaled_for = columns.used
 
     def _box(self) -> None:
@@ -214,7 +219,8 @@ class State:
         scouts = np.array([bank.scouts.start, bank.scouts.stop])
         self.together = boxed_together(
             (self.beliefs, self.world, self.networks), frozen, self.native, self.places,
-            (self.y_moments, self.pool_y, self.y_range, self.scales, self.segment_labels, scouts),
+            (self.y_moments, self.pool_y, self.y_range, self.scales, self.segment_labels, scouts,
+             self.worth),
             self.config.lags, self.chances, self.config.replay,
         )  # fmt: skip
 
@@ -423,6 +429,7 @@ class State:
             home, _, attribute = name.partition("/")
             if home in homes:
                 setattr(homes[home], attribute, array.copy())
+        let_read(state.scaled, state.columns.width, state.task, bool(state.worth[READ]))
         state.memory.seen = info["memory"]["seen"]
         state.ended.load_array(tensors["ended"])
         for family in state.families:

@@ -27,11 +27,13 @@ from streammeta.experts.kernels import (
     REGRESSION,
     join_lags,
     judge_both,
+    let_read,
     update_moments,
 )
 from streammeta.experts.memory import Memory
 from streammeta.experts.trees import Trees
 from streammeta.experts.wild import wildest
+from streammeta.lags import READ, weigh
 from streammeta.mixture import VARIANCE_FLOOR
 from streammeta.pooling import SAID, STEADY, answer_members, judge_members, remember
 from streammeta.replay import keep
@@ -71,7 +73,8 @@ class Together(NamedTuple):
     ``y_moments (K, 3)`` and ``pool_y (3,)``: count, mean and variance of the target, ``y_range
     (K, 2)``: the least and the greatest; ``scales (K,)``: the unit of members' variances, 0 before
     there is one; ``labels (K,)``: labelled rows of each segment;
-    ``scouts (2,)``: the first one, and the first member behind them; ``lags`` labels are in a row.
+    ``scouts (2,)``: the first one, and the first member behind them; ``worth (2,)`` of reading the
+    ``lags`` labels that are in a row (``streammeta.lags``).
     """
 
     believed: Box
@@ -88,6 +91,8 @@ class Together(NamedTuple):
     hat_batches: I64
     hat_chances: int
     hat_inputs: int
+    hat_reader: int
+    first_label: int
     forgets: Floats
     reaches: I64
     total: float
@@ -98,6 +103,7 @@ class Together(NamedTuple):
     scales: Floats
     labels: I64
     scouts: I64
+    worth: Floats
     lags: int
     chances: int
     rehearses: bool
@@ -141,18 +147,18 @@ class Native(NamedTuple):
 
 def boxed_together(
     tables: tuple[Box, Box, Box], frozen: Frozen, native: Native, places: I64,
-    arrays: tuple[Floats, Floats, Floats, Floats, I64, I64], lags: int, chances: int,
+    arrays: tuple[Floats, Floats, Floats, Floats, I64, I64, Floats], lags: int, chances: int,
     rehearses: bool,
 ) -> Box:  # fmt: skip
     """For compiled code; ``tables``: ``believed``, ``world`` and ``bank``; ``arrays``:
-    ``y_moments``, ``pool_y``, ``y_range``, ``scales``, ``labels`` and ``scouts``."""
+    ``y_moments``, ``pool_y``, ``y_range``, ``scales``, ``labels``, ``scouts`` and ``worth``."""
     hat, head, near, tree, shelf = native
-    y_moments, pool_y, y_range, scales, labels, scouts = arrays
+    y_moments, pool_y, y_range, scales, labels, scouts, worth = arrays
     made: Box = _boxed(Together(
         *tables, _boxed_frozen(frozen), hat.box, head.box, near.box, tree.box, shelf.box, places,
-        hat.rates, hat.batches, hat.chances, hat.inputs, head.forgets, near.reaches,
-        float(near.total), shelf.inputs, y_moments, pool_y, y_range, scales, labels,
-        scouts, lags, chances, rehearses,
+        hat.rates, hat.batches, hat.chances, hat.inputs, hat.reader, hat.first_label, head.forgets,
+        near.reaches, float(near.total), shelf.inputs, y_moments, pool_y, y_range, scales, labels,
+        scouts, worth, lags, chances, rehearses,
     ))  # fmt: skip
     return made
 
@@ -196,7 +202,8 @@ def _ask_families(together: Box, key: int, raw: Floats, said: Floats) -> None:
     t = together.of
     places = t.places
     if places[0] >= 0:
-        hats.ask(t.hats, t.world, key, t.hat_inputs, raw, said, places[0])
+        hats.ask(t.hats, t.world, key, t.hat_inputs, t.hat_reader, t.first_label, raw, said,
+                 places[0])  # fmt: skip
     if places[1] >= 0:
         heads.ask(t.heads, t.world, key, raw, said, places[1])
     if places[2] >= 0:
@@ -280,6 +287,7 @@ def judge(
     losses = np.empty(len(said))
     if w.task != REGRESSION or scale != UNKNOWN:
         truth = (target - centre) / scale
+        _weigh_labels(together, key, said, births, truth)
         judge_members(t.believed, t.world, key, said, births, made, truth, losses)
         losses *= scale
     else:  # nobody could know: nobody is believed the less for it
@@ -294,6 +302,23 @@ def judge(
             f.means, f.spreads, CLIP, f.about, target, w.task, f.loss, key,
         )  # fmt: skip
     return losses, first, second, third
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _weigh_labels(together: Box, key: int, said: Floats, births: I64, truth: float) -> None:
+    """Whether labels that have arrived are read follows from what the two networks said that differ
+    in this alone. If it changes, what was frozen had read otherwise, and is no witness any more."""
+    t = together.of
+    b, w, one = t.believed.of, t.world.of, t.places[0] + t.hat_reader
+    if t.places[0] < 0 or t.first_label == len(w.scaled):
+        return
+    for m in range(one, one + 2):
+        if not b.live[key, m] or births[m] != b.births[key, m]:
+            return
+    if weigh(t.worth, said[one], said[one + 1], b.variances[key, one : one + 2],
+             b.ages[key, one : one + 2], truth, w.n_classes[0], w.task):  # fmt: skip
+        let_read(w.scaled, t.first_label, w.task, t.worth[READ] != 0.0)
+        t.frozen.of.about[:, 0] = 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -350,7 +375,8 @@ def _teach_families(together: Box, key: int) -> None:
     t = together.of
     places = t.places
     if places[0] >= 0:
-        hats.learn(t.hats, t.world, key, t.hat_rates, t.hat_batches, t.hat_inputs, t.hat_chances)
+        hats.learn(t.hats, t.world, key, t.hat_rates, t.hat_batches, t.hat_inputs, t.hat_reader,
+                   t.first_label, t.hat_chances)  # fmt: skip
     if places[1] >= 0:
         heads.learn(t.heads, t.world, key, t.forgets)
     if places[2] >= 0:

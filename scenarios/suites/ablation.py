@@ -27,7 +27,8 @@ ABOUT = """
 Positive gains: the default is better than the variant. `learner@NAME` has that meta-learner as the
 only source of challengers and scouts, learned online, where the default has `meta_sgd` and `r2d2`;
 `with@NAME` has one more family of experts than the default; `without@surprise` and `without@guard`
-are for streams of values. What a policy that is told of each drift adds (`model.chooser`) is in the
+are for streams of values; `lags_always` reads labels that have arrived whether they tell anything
+or not. What a policy that is told of each drift adds (`model.chooser`) is in the
 suite `choosing`.
 """
 
@@ -87,6 +88,7 @@ SUITE = Suite(
         "no_drift",
         "no_challengers",
         "no_replay",
+        "lags_always",
         "random_challengers",
         *(f"learner@{name}" for name in LEARNERS),
         *(f"with@{name}" for name in MORE),

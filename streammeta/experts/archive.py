@@ -64,7 +64,7 @@ class Archive(Stacked[_Table]):
     unread = ("ended",)
 
     def __init__(self, space: Space) -> None:
-        width, hatted, outputs, _, seed, _ = space
+        width, hatted, outputs, _, seed = space[:5]
         self.width, self.hatted, self.seed = width, hatted, seed
         self.inputs = width + hatted * BINS
         self.net = Net((self.inputs, HIDDEN, outputs))

@@ -26,8 +26,8 @@ class World(NamedTuple):
     """How rows are read, of all keys; families get it in a box (``streammeta.boxed``).
 
     ``scaled (D,)``: 1 where a column is standardised, by ``means`` and ``spreads (K, D)`` (mean and
-    variance, of ``counts (K, D)`` values); ``units (K, 2)``: centre and scale of the target;
-    ``n_classes (1,)``, 1 of values.
+    variance, of ``counts (K, D)`` values), ``kernels.UNREAD`` where nobody reads it now; ``units
+    (K, 2)``: centre and scale of the target; ``n_classes (1,)``, 1 of values.
 
     Of the first ``KEYS`` keys also the newest rows with labels: rings ``rows (K', R, D)`` and
     ``targets (K', R)``, in units of the target, with their row ``numbers (K', R)``; ``seen (K',)``
@@ -63,7 +63,7 @@ def boxed_world(world: World) -> Box:
 class Space(NamedTuple):
     """What a family is made for: raw rows of ``width`` columns, of which the first ``hatted`` are
     numbers, or may be; ``outputs``: room for so many classes, 1 for values; ``replay``: whether
-    rows may be learned from again."""
+    rows may be learned from again. The last ``lagged`` columns hold labels that have arrived."""
 
     width: int
     hatted: int
@@ -71,6 +71,7 @@ class Space(NamedTuple):
     task: int = CLASSIFICATION
     seed: int = 0
     replay: bool = True
+    lagged: int = 0
 
 
 class Family(Protocol):

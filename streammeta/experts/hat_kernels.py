@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 
 from drift.compiled import njit
 from streammeta.encode import CLIP
-from streammeta.experts.kernels import CLASSIFICATION, DECAY, EPS, HUBER, draw_slots, softmax
+from streammeta.experts.kernels import (
+    CLASSIFICATION,
+    DECAY,
+    EPS,
+    HUBER,
+    UNREAD,
+    draw_slots,
+    softmax,
+)
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -46,7 +54,7 @@ def encode(
     n = 0
     for c in range(len(raw)):
         value = raw[c]
-        if np.isnan(value):
+        if np.isnan(value) or scaled[c] == UNREAD:
             continue
         z = value
         if scaled[c] != 0.0:

@@ -1,4 +1,7 @@
-"""Networks on hat-basis inputs: online at several rates, and one that rehearses its segment."""
+"""Networks on hat-basis inputs: online at several rates, and one that rehearses its segment.
+
+Two of them, the last, are like twins but for what they read: one all labels that have arrived, one
+none. What the others read follows from which of both is ahead (``streammeta.lags``)."""
 
 from __future__ import annotations
 
@@ -12,10 +15,12 @@ from drift.stacked import start_of
 from streammeta.boxed import Box
 from streammeta.experts.family import I64, Floats, Space, Stacked
 from streammeta.experts.hat_kernels import learn_hats, predict_hats, renew_knots
+from streammeta.experts.kernels import let_read
 from streammeta.meta.net import Net, refit, seed_class
 
-#: Step sizes of the networks that learn from each row once, and of those that rehearse the segment.
-RATES, REHEARSING = (1e-3, 3e-3, 1e-2), (2e-3,)
+#: Step sizes of the networks that learn from each row once, of those that rehearse the segment, and
+#: of the twins.
+RATES, REHEARSING, TWINS = (1e-3, 1e-2), (2e-3,), 3e-3
 #: Rows of a step of the latter: the newest, and others of the segment.
 BATCH = 16
 BINS, HIDDEN = 10, 64
@@ -66,16 +71,21 @@ class Hats(Stacked[_Table]):
     unread = ("second", "steps")
 
     def __init__(self, space: Space) -> None:
-        width, hatted, outputs, _, seed, replay = space
+        width, hatted, outputs, _, seed, replay, lagged = space
         self.width, self.hatted, self.seed = width, hatted, seed
+        self.first_label = width - lagged
         self.chances = start_of(seed)
         self.inputs = width + hatted * BINS
         self.net = Net((self.inputs, HIDDEN, outputs))
         rehearsing = REHEARSING if replay else ()
-        self.rates = np.array([*RATES, *rehearsing], np.float32)
-        self.batches = np.array([1] * len(RATES) + [BATCH] * len(rehearsing), np.int64)
+        twins = ("hat", "hat-bare") if lagged else ("hat",)
+        self.rates = np.array([*RATES, *rehearsing, *(TWINS for _ in twins)], np.float32)
+        self.batches = np.ones(len(self.rates), np.int64)
+        self.batches[len(RATES) : len(RATES) + len(rehearsing)] = BATCH
         self.names = tuple(f"hat@{r:g}" for r in RATES)
         self.names += tuple(f"hat-replay@{r:g}" for r in rehearsing)
+        self.reader = len(self.names)
+        self.names += tuple(f"{name}@{TWINS:g}" for name in twins)
         super().__init__()
 
     def _boxed(self, table: _Table) -> Box:
@@ -84,19 +94,22 @@ class Hats(Stacked[_Table]):
 
     def _fresh(self) -> _Table:
         shape = (len(self.rates), self.net.n_params)
+        theta = initial(self.net, self.width, self.hatted, shape[0], self.seed)
+        theta[self.reader :] = theta[self.reader]
         return _Table(
-            initial(self.net, self.width, self.hatted, shape[0], self.seed),
+            theta,
             np.zeros(shape, np.float32), np.zeros(len(self.rates), np.int64),
             np.zeros((self.hatted, BINS)), np.zeros(self.hatted, np.int64),
         )  # fmt: skip
 
     def predict(self, key: int, raw: Floats, world: Box, out: Floats, at: int) -> None:
         """``out (n, M, O)`` <- from row ``at`` on, what each network says to ``raw (n, D)``."""
-        ask(self.box, world, key, self.inputs, raw, out, at)
+        ask(self.box, world, key, self.inputs, self.reader, self.first_label, raw, out, at)
 
     def learn(self, key: int, world: Box) -> None:
         """One step of each network, on the newest row or on a batch of its segment."""
-        learn(self.box, world, key, self.rates, self.batches, self.inputs, self.chances)
+        learn(self.box, world, key, self.rates, self.batches, self.inputs, self.reader,
+              self.first_label, self.chances)  # fmt: skip
 
     def seed_class(self, index: int) -> None:
         """Class ``index`` starts from the mean of the classes before it."""
@@ -111,16 +124,35 @@ class Hats(Stacked[_Table]):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def ask(own: Box, world: Box, key: int, inputs: int, raw: Floats, out: Floats, at: int) -> None:
+def _views(scaled: Floats, reader: int, networks: int, first_label: int, task: int) -> Floats:
+    """``scaled (D,)`` as it is for those before the twins, and for each of these ``(3, D)``."""
+    views = np.empty((3, len(scaled)))
+    views[:] = scaled
+    if networks - reader > 1:
+        let_read(views[1], first_label, task, True)
+        let_read(views[2], first_label, task, False)
+    return views
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def ask(
+    own: Box, world: Box, key: int, inputs: int, reader: int, first_label: int, raw: Floats,
+    out: Floats, at: int,
+) -> None:  # fmt: skip
     t, w = own.of, world.of
-    predict_hats(t.theta[key], inputs, HIDDEN, raw, w.scaled, w.means[key], w.spreads[key],
-                 t.knots[key], t.n_knots[key], w.n_classes[0], w.task, out, at)  # fmt: skip
+    theta, networks = t.theta[key], t.theta.shape[1]
+    views = _views(w.scaled, reader, networks, first_label, w.task)
+    for i in range(1 + networks - reader):
+        first, end = (0, reader) if i == 0 else (reader + i - 1, reader + i)
+        predict_hats(theta[first:end], inputs, HIDDEN, raw, views[i], w.means[key], w.spreads[key],
+                     t.knots[key], t.n_knots[key], w.n_classes[0], w.task, out,
+                     at + first)  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def learn(
     own: Box, world: Box, key: int, rates: NDArray[np.float32], batches: I64, inputs: int,
-    chances: int,
+    reader: int, first_label: int, chances: int,
 ) -> None:  # fmt: skip
     t, w = own.of, world.of
     theta, second, knots, n_knots = t.theta[key], t.second[key], t.knots[key], t.n_knots[key]
@@ -131,6 +163,10 @@ def learn(
     if due:
         newest = np.arange(max(0, seen - LOOKED_AT), seen) % len(rows)
         renew_knots(rows[newest], w.scaled, knots, n_knots, theta, second, HIDDEN)
-    learn_hats(theta, second, t.steps[key], rates, batches, inputs, HIDDEN, rows, w.targets[key],
-               seen, w.inside[key], w.scaled, w.means[key], w.spreads[key], knots, n_knots,
-               w.n_classes[0], w.task, w.units[key, 0], w.units[key, 1], chances)  # fmt: skip
+    views = _views(w.scaled, reader, len(theta), first_label, w.task)
+    for i in range(1 + len(theta) - reader):
+        first, end = (0, reader) if i == 0 else (reader + i - 1, reader + i)
+        learn_hats(theta[first:end], second[first:end], t.steps[key, first:end], rates[first:end],
+                   batches[first:end], inputs, HIDDEN, rows, w.targets[key], seen, w.inside[key],
+                   views[i], w.means[key], w.spreads[key], knots, n_knots, w.n_classes[0], w.task,
+                   w.units[key, 0], w.units[key, 1], chances)  # fmt: skip

@@ -36,6 +36,10 @@ MATRICES = 4
 
 CLASSIFICATION, REGRESSION = 0, 1
 
+#: What stands in ``scaled`` for a column that nobody reads now (``streammeta.lags``): as if every
+#: value of it were missing.
+UNREAD = -1.0
+
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def forward(theta: F32, sizes: I64, acts: F32) -> None:
@@ -501,17 +505,23 @@ def standardise(raw: F64, scaled: F64, mean: F64, var: F64, clip: float, out: F3
     """Network inputs ``out (n, D)`` float32 from raw rows ``(n, D)`` float64; NaN becomes 0.
 
     Columns with ``scaled`` 0 are not standardised; all are clipped, for a number may have been
-    hashed into one of those.
+    hashed into one of those. Those that are ``UNREAD`` are 0.
     """
     for r in range(raw.shape[0]):
         for c in range(raw.shape[1]):
             value = raw[r, c]
-            if np.isnan(value):
+            if np.isnan(value) or scaled[c] == UNREAD:
                 out[r, c] = 0.0
                 continue
             if scaled[c] != 0.0:
                 value = (value - mean[c]) / np.sqrt(var[c] + 1e-12)
             out[r, c] = min(max(value, -clip), clip)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def let_read(scaled: F64, first: int, task: int, read: bool) -> None:
+    """``scaled (D,)`` <- whether members read the columns from ``first`` on, which hold labels."""
+    scaled[first:] = (1.0 if task == REGRESSION else 0.0) if read else UNREAD
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -11,7 +11,7 @@ from drift.compiled import njit
 from streammeta.boxed import Box
 from streammeta.encode import CLIP
 from streammeta.experts.family import I64, PAST, Floats, Space, Stacked
-from streammeta.experts.kernels import REGRESSION
+from streammeta.experts.kernels import REGRESSION, UNREAD
 
 F32 = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -37,7 +37,7 @@ _FAR = 1e30
 def place(raw: Floats, scaled: Floats, means: Floats, spreads: Floats, out: F32) -> None:
     """``out (D,)`` <- where a raw row ``(D,)`` lies, standardised; 0 for what is missing."""
     for c in range(len(raw)):
-        z = raw[c]
+        z = raw[c] if scaled[c] != UNREAD else np.nan
         if scaled[c] != 0.0:
             z = (z - means[c]) / np.sqrt(spreads[c] + 1e-12)
         out[c] = 0.0 if np.isnan(z) else min(max(z, -CLIP), CLIP)
@@ -61,17 +61,17 @@ def _least(numbers: F32) -> float:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def find_nearest(
-    at: F32, metric: Floats, kept: F32, varies: Flags, seen: int, reaches: I64, gaps: Floats,
-    slots: I64,
+    at: F32, metric: Floats, kept: F32, varies: Flags, scaled: Floats, seen: int, reaches: I64,
+    gaps: Floats, slots: I64,
 ) -> None:  # fmt: skip
     """``gaps``, ``slots (m, NEAREST)`` <- squared distances and places in the ring ``kept (D, R)``
     of those nearest to ``at (D,)`` within each reach; where there are fewer the gap is ``_FAR``.
-    Columns that never ``varies (D,)`` are 0 in every row."""
+    Columns that never ``varies (D,)`` are 0 in every row; those that are not read lie nowhere."""
     size = kept.shape[1]
     reach, filled = min(seen, size, reaches[-1]), min(seen, size)
     distances = np.zeros(filled, np.float32)
     for c in range(len(at)):
-        if varies[c] or at[c] != 0.0:
+        if (varies[c] or at[c] != 0.0) and scaled[c] != UNREAD:
             _add_distances(at[c], np.float32(metric[c]), kept[c, :filled], distances)
     own, where = np.full(NEAREST, _FAR), np.zeros(NEAREST, np.int64)
     worst, farthest, back = _FAR, 0, 0
@@ -133,7 +133,7 @@ def predict_memory(
     slots, at = np.empty(gaps.shape, np.int64), np.empty(raw.shape[1], np.float32)
     for r in range(len(raw)):
         place(raw[r], scaled, means, spreads, at)
-        find_nearest(at, metric, kept, varies, seen, reaches, gaps, slots)
+        find_nearest(at, metric, kept, varies, scaled, seen, reaches, gaps, slots)
         for m in range(len(reaches)):
             _ask(gaps[m], slots[m], targets, centre, scale, n_out, task, out[r, start + m])
 
@@ -152,8 +152,8 @@ def keep(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def learn_metric(
-    metric: Floats, total: float, kept: F32, varies: Flags, reaches: I64, targets: Floats,
-    seen: int, scale: float, task: int,
+    metric: Floats, total: float, kept: F32, varies: Flags, scaled: Floats, reaches: I64,
+    targets: Floats, seen: int, scale: float, task: int,
 ) -> None:  # fmt: skip
     """A step of ``metric (D,)`` on the newest row: up what lies between it and neighbours that are
     not its like, down what lies between it and those that are (neighbourhood components analysis,
@@ -161,7 +161,8 @@ def learn_metric(
     newest = (seen - 1) % kept.shape[1]
     gaps = np.empty((len(reaches), NEAREST))
     slots = np.empty(gaps.shape, np.int64)
-    find_nearest(kept[:, newest].copy(), metric, kept, varies, seen - 1, reaches, gaps, slots)
+    at = kept[:, newest].copy()
+    find_nearest(at, metric, kept, varies, scaled, seen - 1, reaches, gaps, slots)
     near, where = gaps[-1], slots[-1]
     if near.max() >= _FAR:
         return
@@ -175,7 +176,7 @@ def learn_metric(
         return
     for c in range(len(metric)):
         slope = 0.0
-        for i in range(NEAREST):
+        for i in range(NEAREST if scaled[c] != UNREAD else 0):
             gap = kept[c, newest] - kept[c, where[i]]
             slope -= metric[c] * gap * gap / mean * q[i] * (like[i] / alike - 1.0 / q.sum())
         metric[c] *= np.exp(RATE * min(max(slope, -1.0), 1.0))
@@ -252,5 +253,5 @@ def learn(own: Box, world: Box, key: int, reaches: I64, total: float) -> None:
     slot = (seen - 1) % PAST
     keep(kept, varies, slot, w.rows[key, slot], w.scaled, w.means[key], w.spreads[key])
     if seen % LEARNED == 0:
-        learn_metric(t.metric[key], total, kept, varies, reaches, w.targets[key], seen,
+        learn_metric(t.metric[key], total, kept, varies, w.scaled, reaches, w.targets[key], seen,
                      w.units[key, 1], w.task)  # fmt: skip

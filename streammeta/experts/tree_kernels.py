@@ -341,9 +341,8 @@ def learn_trees(
     centre: float, scale: float,
 ) -> None:  # fmt: skip
     """The newest row goes into every tree of a bag and every challenger; ``roles (T, 2)`` says
-    which is which."""
+    which is which, ``varied (D,)`` which columns may be cut."""
     path, likely = np.empty(DEPTH + 1, np.int64), np.empty(DEPTH + 1)
-    see_columns(varied, rows, seen)
     for t in range(len(roles)):
         k, c = roles[t, 0], roles[t, 1]
         loss = learn_tree(links[k], facts[k], marks[k], before[k], varied, rows, targets, seen,
