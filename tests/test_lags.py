@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_stories import CLASSES, NUMBERS, both_tasks, late, of, run
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streammeta import core
 from streammeta.config import ModelConfig
 from streammeta.engine import Engine
 from streammeta.events import Event, Scored
+from streammeta.experts.hat_kernels import before, encode, place_of
 from streammeta.experts.kernels import UNREAD, let_read
 from streammeta.lags import AHEAD, CLOSES, FADES, OPENS, READ, weigh
 from streammeta.twin import Twin
@@ -157,6 +160,30 @@ def test_nobody_is_better_off_reading_what_tells_nothing() -> None:
             found += sum(scored.loss for scored in of(Scored, run(engine, events)))
         losses[read] = found
     assert losses["earned"] < losses["always"]
+
+
+@given(
+    labels=st.integers(1, 3),
+    hatted=st.integers(0, 5),
+    values=st.lists(st.floats(-3, 3) | st.just(np.nan), min_size=5, max_size=5),
+)
+def test_who_reads_no_labels_reads_the_first_inputs_of_those_who_do(
+    labels: int, hatted: int, values: list[float]
+) -> None:
+    raw, first, bins = np.array(values), 5 - labels, 4
+    knots = np.sort(np.random.default_rng(0).normal(size=(hatted, bins)))
+    about = np.zeros(5), np.ones(5), knots, np.full(hatted, bins)
+    found = []
+    for read in (True, False):
+        scaled, places = np.ones(5), np.full(15, -1)
+        let_read(scaled, first, 1, read)
+        numbers = np.zeros(15, np.float32)
+        n = encode(raw, scaled, *about, places, numbers)
+        if read:
+            assert (np.diff(places[:n]) > 0).all()
+            n = before(places, n, place_of(first, hatted, bins))
+        found.append((places[:n].tolist(), numbers[:n].tolist()))
+    assert found[0] == found[1]
 
 
 # -- the rule -----------------------------------------------------------------------------------

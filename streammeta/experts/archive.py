@@ -130,10 +130,11 @@ class Archive(Stacked[_Table]):
 @njit(cache=True, nogil=True, error_model="numpy")
 def ask(own: Box, world: Box, key: int, inputs: int, raw: Floats, out: Floats, at: int) -> None:
     t, w = own.of, world.of
+    every = np.full(1, inputs)
     for s in range(t.kept.shape[1]):
         if t.kept[key, s] == 0:
             continue
-        predict_hats(t.theta[key, s : s + 1], inputs, HIDDEN, raw, t.scaled[key, s],
+        predict_hats(t.theta[key, s : s + 1], inputs, HIDDEN, every, raw, t.scaled[key, s],
                      t.means[key, s], t.spreads[key, s], t.knots[key, s], t.n_knots[key, s],
                      t.classes[key, s], w.task, out, at + s)  # fmt: skip
         if w.task == REGRESSION:

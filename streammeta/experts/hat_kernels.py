@@ -44,12 +44,19 @@ BEYOND = 0.005
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def place_of(column: int, hatted: int, bins: int) -> int:
+    """The first input of a column, of which the first ``hatted`` have ``bins`` hats."""
+    return column * (1 + bins) if column < hatted else hatted * bins + column
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def encode(
     raw: F64, scaled: F64, means: F64, spreads: F64, knots: F64, n_knots: I64, places: I64,
     values: F32,
 ) -> int:  # fmt: skip
-    """The inputs of a raw row ``(D,)`` that are not 0: how many, their ``places`` and ``values``,
-    both ``(3 D,)``. ``knots (C, B)`` of the first C columns, ``n_knots (C,)`` of them in use."""
+    """The inputs of a raw row ``(D,)`` that are not 0: how many, their ``places``, which ascend,
+    and ``values``, both ``(3 D,)``. ``knots (C, B)`` of the first C columns, ``n_knots (C,)`` of
+    them in use."""
     hatted, bins = knots.shape
     n = 0
     for c in range(len(raw)):
@@ -60,7 +67,7 @@ def encode(
         if scaled[c] != 0.0:
             z = (value - means[c]) / np.sqrt(spreads[c] + 1e-12)
         z = min(max(z, -CLIP), CLIP)
-        place = c * (1 + bins) if c < hatted else hatted * bins + c
+        place = place_of(c, hatted, bins)
         if z != 0.0:
             places[n], values[n] = place, z
             n += 1
@@ -193,12 +200,20 @@ def _turn(theta: F32, start: int, outputs: int, turned: F32) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def before(places: I64, n: int, end: int) -> int:
+    """How many of the first ``n`` of ``places``, which ascend, lie before ``end``."""
+    while n > 0 and places[n - 1] >= end:
+        n -= 1
+    return n
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def predict_hats(
-    theta: F32, inputs: int, hidden: int, raw: F64, scaled: F64, means: F64, spreads: F64,
-    knots: F64, n_knots: I64, n_out: int, task: int, out: F64, at: int,
+    theta: F32, inputs: int, hidden: int, ends: I64, raw: F64, scaled: F64, means: F64,
+    spreads: F64, knots: F64, n_knots: I64, n_out: int, task: int, out: F64, at: int,
 ) -> None:  # fmt: skip
     """``out (n, M, O)`` <- from row ``at`` on, what networks ``theta (E, P)`` say to raw rows
-    ``(n, D)``."""
+    ``(n, D)``, of which each reads the inputs before its own of ``ends (E,)``."""
     places, values = np.empty(3 * raw.shape[1], np.int64), np.empty(3 * raw.shape[1], np.float32)
     h, logits = np.empty(hidden, np.float32), np.empty(n_out, np.float32)
     turned, start = np.empty((len(theta), n_out, hidden), np.float32), (inputs + 1) * hidden
@@ -207,7 +222,8 @@ def predict_hats(
     for r in range(len(raw)):
         n = encode(raw[r], scaled, means, spreads, knots, n_knots, places, values)
         for e in range(len(theta)):
-            _forward(theta[e], inputs, places, values, n, turned[e], h, logits)
+            read = before(places, n, ends[e])
+            _forward(theta[e], inputs, places, values, read, turned[e], h, logits)
             if task == CLASSIFICATION:
                 softmax(logits, n_out)
             for k in range(n_out):
@@ -285,20 +301,21 @@ def learn_batch(
 @njit(cache=True, nogil=True, error_model="numpy")
 def learn_hats(
     theta: F32, second: F32, steps: I64, rates: F32, batches: I64, inputs: int, hidden: int,
-    past: F64, past_y: F64, count: int, inside: int, scaled: F64, means: F64,
+    ends: I64, past: F64, past_y: F64, count: int, inside: int, scaled: F64, means: F64,
     spreads: F64, knots: F64, n_knots: I64, n_out: int, task: int, centre: float, scale: float,
     chances: int,
 ) -> None:  # fmt: skip
     """One step of each network ``theta (E, P)`` on the newest row of ``past (R, D)`` and, of those
     with ``batches`` above 1, on so many, every ``REST``-th time: the others are drawn from the
-    ``inside`` newest, as soon as there are ``ENOUGH``."""
+    ``inside`` newest, as soon as there are ``ENOUGH``. Each reads the inputs before its own of
+    ``ends (E,)``."""
     most, width = 1, 3 * past.shape[1]
     outputs = (theta.shape[1] - (inputs + 1) * hidden) // (hidden + 1)
     if inside >= ENOUGH and count % REST == 0:
         most = batches.max()
     places, values = np.empty((most, width), np.int64), np.empty((most, width), np.float32)
     counts, targets = np.empty(most, np.int64), np.empty(most)
-    slots = np.empty(most, np.int64)
+    slots, read = np.empty(most, np.int64), np.empty(most, np.int64)
     draw_slots(chances, count, inside, len(past), slots)
     for i, slot in enumerate(slots):
         counts[i] = encode(past[slot], scaled, means, spreads, knots, n_knots, places[i], values[i])
@@ -308,5 +325,7 @@ def learn_hats(
         if n < batches[e] and inside >= ENOUGH:
             continue
         steps[e] += 1
+        for i in range(n):
+            read[i] = before(places[i], counts[i], ends[e])
         learn_batch(theta[e], second[e], steps[e], rates[e], inputs, hidden, outputs, places[:n],
-                    values[:n], counts[:n], targets[:n], n_out, task)  # fmt: skip
+                    values[:n], read[:n], targets[:n], n_out, task)  # fmt: skip

@@ -14,8 +14,8 @@ from drift.compiled import njit
 from drift.stacked import start_of
 from streammeta.boxed import Box
 from streammeta.experts.family import I64, Floats, Space, Stacked
-from streammeta.experts.hat_kernels import learn_hats, predict_hats, renew_knots
-from streammeta.experts.kernels import let_read
+from streammeta.experts.hat_kernels import learn_hats, place_of, predict_hats, renew_knots
+from streammeta.experts.kernels import UNREAD, let_read
 from streammeta.meta.net import Net, refit, seed_class
 
 #: Step sizes of the networks that learn from each row once, of those that rehearse the segment, and
@@ -124,14 +124,20 @@ class Hats(Stacked[_Table]):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _views(scaled: Floats, reader: int, networks: int, first_label: int, task: int) -> Floats:
-    """``scaled (D,)`` as it is for those before the twins, and for each of these ``(3, D)``."""
-    views = np.empty((3, len(scaled)))
-    views[:] = scaled
-    if networks - reader > 1:
-        let_read(views[1], first_label, task, True)
-        let_read(views[2], first_label, task, False)
-    return views
+def _views(
+    scaled: Floats, bins: int, inputs: int, hatted: int, reader: int, networks: int,
+    first_label: int, task: int,
+) -> tuple[Floats, I64]:  # fmt: skip
+    """``scaled (D,)`` with labels let read, and before which input each of the ``networks`` ends:
+    the first twin reads labels, the second none, the others as ``scaled`` has it."""
+    view, ends = scaled.copy(), np.full(networks, inputs)
+    if first_label < len(scaled):
+        let_read(view, first_label, task, True)
+        label = place_of(first_label, hatted, bins)
+        if scaled[first_label] == UNREAD:
+            ends[:reader] = label
+        ends[reader + 1 :] = label
+    return view, ends
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -140,13 +146,11 @@ def ask(
     out: Floats, at: int,
 ) -> None:  # fmt: skip
     t, w = own.of, world.of
-    theta, networks = t.theta[key], t.theta.shape[1]
-    views = _views(w.scaled, reader, networks, first_label, w.task)
-    for i in range(1 + networks - reader):
-        first, end = (0, reader) if i == 0 else (reader + i - 1, reader + i)
-        predict_hats(theta[first:end], inputs, HIDDEN, raw, views[i], w.means[key], w.spreads[key],
-                     t.knots[key], t.n_knots[key], w.n_classes[0], w.task, out,
-                     at + first)  # fmt: skip
+    theta, knots = t.theta[key], t.knots[key]
+    scaled, ends = _views(w.scaled, knots.shape[1], inputs, len(knots), reader, len(theta),
+                          first_label, w.task)  # fmt: skip
+    predict_hats(theta, inputs, HIDDEN, ends, raw, scaled, w.means[key], w.spreads[key], knots,
+                 t.n_knots[key], w.n_classes[0], w.task, out, at)  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -157,16 +161,15 @@ def learn(
     t, w = own.of, world.of
     theta, second, knots, n_knots = t.theta[key], t.second[key], t.knots[key], t.n_knots[key]
     rows, seen = w.rows[key], w.seen[key]
+    scaled, ends = _views(w.scaled, knots.shape[1], inputs, len(knots), reader, len(theta),
+                          first_label, w.task)  # fmt: skip
     due = seen % EVERY == 0
     for times in RENEWED:
         due = due or seen == times
     if due:
         newest = np.arange(max(0, seen - LOOKED_AT), seen) % len(rows)
-        renew_knots(rows[newest], w.scaled, knots, n_knots, theta, second, HIDDEN)
-    views = _views(w.scaled, reader, len(theta), first_label, w.task)
-    for i in range(1 + len(theta) - reader):
-        first, end = (0, reader) if i == 0 else (reader + i - 1, reader + i)
-        learn_hats(theta[first:end], second[first:end], t.steps[key, first:end], rates[first:end],
-                   batches[first:end], inputs, HIDDEN, rows, w.targets[key], seen, w.inside[key],
-                   views[i], w.means[key], w.spreads[key], knots, n_knots, w.n_classes[0], w.task,
-                   w.units[key, 0], w.units[key, 1], chances)  # fmt: skip
+        renew_knots(rows[newest], scaled, knots, n_knots, theta, second, HIDDEN)
+    learn_hats(theta, second, t.steps[key], rates, batches, inputs, HIDDEN, ends, rows,
+               w.targets[key], seen, w.inside[key], scaled, w.means[key], w.spreads[key], knots,
+               n_knots, w.n_classes[0], w.task, w.units[key, 0], w.units[key, 1],
+               chances)  # fmt: skip
