@@ -45,7 +45,7 @@ def measure(name: str, rows: int = ROWS, seed: int = 0) -> Measured:
             look(state, question)
             losses = judge_both(
                 question.steady, question.centre, question.scale, state.n_classes, known.theta,
-                known.sizes, question.raw, state.scaled, known.means, known.spreads, CLIP,
+                known.sizes, question.raw, known.scaled, known.means, known.spreads, CLIP,
                 known.about, target, state.task, known.loss, question.key,
             )  # fmt: skip
             watch(state, question, losses[0], losses[1:])

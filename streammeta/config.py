@@ -90,7 +90,7 @@ class ModelConfig(Section):
     rates: tuple[float, ...] = Field((3e-3,), description="step sizes of the bank's networks")
     lags: int = Field(2, ge=0, le=8, description="arrived labels given as features")
     lags_read: Literal["earned", "always"] = Field(
-        "earned", description="by all members, or only while they tell something"
+        "earned", description="members read them while they tell something, or whatever they tell"
     )
 
     learner: str = Field("meta_sgd", description="a meta-learner by name")

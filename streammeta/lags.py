@@ -2,8 +2,9 @@
 
 Labels that have arrived are inputs like features, and where they tell nothing they are noise that
 every member has to learn to ignore, most of all from few rows. So two networks that differ in
-nothing else are compared, label by label: one always reads them, one never does. All the others
-read them while the first is ahead.
+nothing else are compared, label by label: one always reads them, one never does. All who learn read
+them while the first is ahead; what never changes again, a network of the archive or a reference,
+reads as it did when it was made, and trees keep the cuts that they have until these fold up.
 
 The comparison is prequential (Dawid 1984, Statistical theory: the prequential approach, JRSS A): by
 what both said when they were asked, so labels that come late are worth what they are worth late.
@@ -26,10 +27,11 @@ I64 = NDArray[np.int64]
 
 #: Rows of ``worth (2,)``: by how many nats reading labels is ahead; whether they are read, 1 or 0.
 AHEAD, READ = 0, 1
-#: What is left of that with every label, and the most nats that one of them counts for.
-FADES, MOST = 0.999, 2.0
+#: What is left of that with every label, the most nats that one of them counts for, and the most
+#: that anybody is ahead: how useful labels were once says nothing of whether they still are.
+FADES, MOST, FARTHEST = 0.999, 2.0, 15.0
 #: Labels are read from so many nats on, and are not from so many down.
-OPENS, CLOSES = 1.0, -1.0
+OPENS, CLOSES = 3.0, -1.0
 #: Before any label they are.
 AT_BIRTH = (0.0, 1.0)
 
@@ -48,7 +50,9 @@ def weigh(
     else:
         _, one = class_score(reader, int(truth), n_classes)
         _, two = class_score(other, int(truth), n_classes)
-    worth[AHEAD] = FADES * worth[AHEAD] + min(max(one - two, -MOST), MOST)
+    ahead = FADES * worth[AHEAD] + min(max(one - two, -MOST), MOST)
+    if np.isfinite(worth[AHEAD]):
+        worth[AHEAD] = min(max(ahead, -FARTHEST), FARTHEST)
     read = worth[AHEAD] > (CLOSES if worth[READ] != 0.0 else OPENS)
     turned = read != (worth[READ] != 0.0)
     worth[READ] = 1.0 if read else 0.0

@@ -31,10 +31,12 @@ CONTEXTS = 12
 #: their loss may be above what that context was used to, and at most how much it may be of what it
 #: is by the reference of the segment that has just ended: a poor context is at home nowhere.
 ENOUGH, ERRORS, SHARE = 3, 2.0, 0.33
+#: Of a context: its network, and how it reads rows.
+READING = ("theta", "means", "spreads", "scaled")
 
 
 class Context(NamedTuple):
-    """A frozen network with the moments and units that it knows the world by.
+    """A frozen network with what it reads columns by, and the units it answers in.
 
     ``loss``: rows that it was judged on, mean and variance of its loss (half the Brier score or
     |residual|).
@@ -44,6 +46,7 @@ class Context(NamedTuple):
     theta: NDArray[np.float32]
     means: Floats
     spreads: Floats
+    scaled: Floats
     units: tuple[float, float]
     classes: int
     loss: tuple[float, float, float]
@@ -52,18 +55,20 @@ class Context(NamedTuple):
 class References:
     """The reference of every key, and the contexts of its past segments.
 
-    Arrays have a row for each key: ``theta (K, P)``, ``means`` and ``spreads (K, D)``,
-    ``about (K, 4)``: labelled rows at which it was frozen (0: there is none), classes known then,
-    centre and scale of the target; ``loss (K, 3)``: rows, mean and sum of squared distances.
+    Arrays have a row for each key: ``theta (K, P)``, ``means``, ``spreads`` and ``scaled
+    (K, D)``, by which it reads; ``about (K, 4)``: labelled rows at which it was frozen (0: there is
+    none), classes known then, centre and scale of the target; ``loss (K, 3)``: rows, mean and sum
+    of squared distances.
     """
 
-    FIELDS = ("theta", "means", "spreads", "about", "loss")
+    FIELDS = ("theta", "means", "spreads", "scaled", "about", "loss")
 
     def __init__(self, net: Net, width: int, task: int) -> None:
         self.task = task
         self._use(net)
         self.theta = np.zeros((0, net.n_params), np.float32)
         self.means, self.spreads = np.zeros((0, width)), np.zeros((0, width))
+        self.scaled = np.zeros((0, width))
         self.about, self.loss = np.zeros((0, 4)), np.zeros((0, 3))
         self.contexts: dict[int, list[Context]] = {}
 
@@ -88,11 +93,12 @@ class References:
         self._use(net)
 
     def freeze(
-        self, key: int, theta: NDArray[np.float32], means: Floats, spreads: Floats, age: int,
-        classes: int, units: tuple[float, float],
+        self, key: int, theta: NDArray[np.float32], means: Floats, spreads: Floats,
+        scaled: Floats, age: int, classes: int, units: tuple[float, float],
     ) -> None:  # fmt: skip
         """``theta (P,)`` is the reference from now on; it has seen ``age`` rows of the segment."""
         self.theta[key], self.means[key], self.spreads[key] = theta, means, spreads
+        self.scaled[key] = scaled
         self.about[key] = (age, classes, *units)
         self.loss[key] = 0.0
 
@@ -105,14 +111,15 @@ class References:
         """Whether a segment of ``age`` labelled rows gets a new reference."""
         return age >= FIRST and age >= 2.0 * self.about[key, 0]
 
-    def frozen_loss(self, key: int, raw: Floats, truth: float, scaled: Floats) -> float | None:
+    def frozen_loss(self, key: int, raw: Floats, truth: float) -> float | None:
         """Of a row ``raw (D,)`` the error (0 or 1) or |residual| of the newest context, or of the
         reference before there is any; ``None`` where there is neither."""
         contexts = self.contexts.get(key)
         if contexts:
-            theta, means, spreads, (centre, scale), classes = contexts[-1][1:6]
+            theta, means, spreads, scaled, (centre, scale), classes = contexts[-1][1:7]
         elif self.about[key, 0]:
             theta, means, spreads = self.theta[key], self.means[key], self.spreads[key]
+            scaled = self.scaled[key]
             _, classes, centre, scale = self.about[key].tolist()
         else:
             return None
@@ -132,27 +139,27 @@ class References:
         kept = [c for c in self.contexts.get(key, []) if c.segment != like]
         self.contexts[key] = [*kept, made][-CONTEXTS:]
 
-    def known(self, key: int, raw: Floats, truths: Floats, scaled: Floats) -> int | None:
+    def known(self, key: int, raw: Floats, truths: Floats) -> int | None:
         """The segment whose context does on rows ``raw (n, D)``, ``truths (n,)`` as well as it was
         used to, the best of several; -1 where none does, ``None`` where rows are too few to say or
         the segment that ends has no reference to compare with."""
         if len(truths) < ENOUGH or not self.about[key, 0]:
             return None
         ended = self._context(key, -1)
-        found, best = -1, SHARE * self._loss(ended, raw, truths, scaled)
+        found, best = -1, SHARE * self._loss(ended, raw, truths)
         for context in self.contexts.get(key, ()):
             _, mean, variance = context.loss
             allowed = mean + ERRORS * math.sqrt(variance / len(truths))
-            loss = self._loss(context, raw, truths, scaled)
+            loss = self._loss(context, raw, truths)
             if loss <= allowed and loss < best:
                 found, best = context.segment, loss
         return found
 
-    def _loss(self, context: Context, raw: Floats, truths: Floats, scaled: Floats) -> float:
+    def _loss(self, context: Context, raw: Floats, truths: Floats) -> float:
         """Its mean loss on rows ``raw (n, D)``."""
         out = np.empty(len(truths))
         kernels.frozen_losses(
-            context.theta, self.sizes, raw, scaled, context.means, context.spreads, CLIP,
+            context.theta, self.sizes, raw, context.scaled, context.means, context.spreads, CLIP,
             *context.units, truths, context.classes, self.task, out,
         )  # fmt: skip
         return float(out.mean())
@@ -161,9 +168,9 @@ class References:
         """The reference of a key as the context of ``segment``."""
         _, classes, centre, scale = self.about[key].tolist()
         rows, mean, squares = self.loss[key].tolist()
-        theta, means, spreads = (a[key].copy() for a in (self.theta, self.means, self.spreads))
-        told = rows, mean, squares / max(rows, 1.0)
-        return Context(segment, theta, means, spreads, (centre, scale), int(classes), told)
+        theta, means, spreads, scaled = (getattr(self, name)[key].copy() for name in READING)
+        units, told = (centre, scale), (rows, mean, squares / max(rows, 1.0))
+        return Context(segment, theta, means, spreads, scaled, units, int(classes), told)
 
     # -- snapshots ---------------------------------------------------------------------------
 
@@ -172,7 +179,7 @@ class References:
         tensors = {name: getattr(self, name) for name in self.FIELDS}
         kept = [(key, c) for key, contexts in self.contexts.items() for c in contexts]
         if kept:
-            for name in ("theta", "means", "spreads"):
+            for name in READING:
                 tensors[f"past-{name}"] = np.stack([getattr(c, name) for _, c in kept])
         return tensors, [[key, c.segment, c.units, c.classes, c.loss] for key, c in kept]
 
@@ -182,8 +189,7 @@ class References:
             setattr(self, name, tensors[name].copy())
         self.contexts = {}
         for i, (key, segment, units, classes, loss) in enumerate(info):
-            theta, means, spreads = (
-                tensors[f"past-{name}"][i].copy() for name in ("theta", "means", "spreads")
-            )
-            made = Context(segment, theta, means, spreads, tuple(units), classes, tuple(loss))
+            theta, means, spreads, scaled = (tensors[f"past-{name}"][i].copy() for name in READING)
+            about = tuple(units), classes, tuple(loss)
+            made = Context(segment, theta, means, spreads, scaled, *about)
             self.contexts.setdefault(key, []).append(made)

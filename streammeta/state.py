@@ -215,7 +215,9 @@ class State:
             self.guard_losses, self.guard_gap, self.lags, self.transitions, self.prior,
         ))  # fmt: skip
         known = self.references
-        frozen = Frozen(known.theta, known.means, known.spreads, known.about, known.loss)
+        frozen = Frozen(
+            known.theta, known.means, known.spreads, known.scaled, known.about, known.loss
+        )
         scouts = np.array([bank.scouts.start, bank.scouts.stop])
         self.together = boxed_together(
             (self.beliefs, self.world, self.networks), frozen, self.native, self.places,

@@ -61,6 +61,7 @@ class Frozen(NamedTuple):
     theta: F32
     means: Floats
     spreads: Floats
+    scaled: Floats
     about: Floats
     loss: Floats
 
@@ -298,7 +299,7 @@ def judge(
     first, second, third = np.nan, np.nan, np.nan
     if watched:
         first, second, third = judge_both(
-            made[STEADY], centre, scale, w.n_classes[0], f.theta, t.bank.of.sizes, raw, w.scaled,
+            made[STEADY], centre, scale, w.n_classes[0], f.theta, t.bank.of.sizes, raw, f.scaled,
             f.means, f.spreads, CLIP, f.about, target, w.task, f.loss, key,
         )  # fmt: skip
     return losses, first, second, third
@@ -307,7 +308,7 @@ def judge(
 @njit(cache=True, nogil=True, error_model="numpy")
 def _weigh_labels(together: Box, key: int, said: Floats, births: I64, truth: float) -> None:
     """Whether labels that have arrived are read follows from what the two networks said that differ
-    in this alone. If it changes, what was frozen had read otherwise, and is no witness any more."""
+    in this alone. What is frozen goes on reading as it did."""
     t = together.of
     b, w, one = t.believed.of, t.world.of, t.places[0] + t.hat_reader
     if t.places[0] < 0 or t.first_label == len(w.scaled):
@@ -318,7 +319,6 @@ def _weigh_labels(together: Box, key: int, said: Floats, births: I64, truth: flo
     if weigh(t.worth, said[one], said[one + 1], b.variances[key, one : one + 2],
              b.ages[key, one : one + 2], truth, w.n_classes[0], w.task):  # fmt: skip
         let_read(w.scaled, t.first_label, w.task, t.worth[READ] != 0.0)
-        t.frozen.of.about[:, 0] = 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -380,6 +380,6 @@ def _teach_families(together: Box, key: int) -> None:
     if places[1] >= 0:
         heads.learn(t.heads, t.world, key, t.forgets)
     if places[2] >= 0:
-        memory.learn(t.memory, t.world, key, t.reaches, t.total)
+        memory.learn(t.memory, t.world, key, t.reaches, t.total, t.first_label)
     if places[3] >= 0:
         trees.learn(t.trees, t.world, key)

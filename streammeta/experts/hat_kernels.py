@@ -25,7 +25,7 @@ from streammeta.experts.kernels import (
     DECAY,
     EPS,
     HUBER,
-    UNREAD,
+    NOT_READ,
     draw_slots,
     softmax,
 )
@@ -61,7 +61,7 @@ def encode(
     n = 0
     for c in range(len(raw)):
         value = raw[c]
-        if np.isnan(value) or scaled[c] == UNREAD:
+        if np.isnan(value) or scaled[c] == NOT_READ:
             continue
         z = value
         if scaled[c] != 0.0:

@@ -15,7 +15,7 @@ from drift.stacked import start_of
 from streammeta.boxed import Box
 from streammeta.experts.family import I64, Floats, Space, Stacked
 from streammeta.experts.hat_kernels import learn_hats, place_of, predict_hats, renew_knots
-from streammeta.experts.kernels import UNREAD, let_read
+from streammeta.experts.kernels import NOT_READ, let_read
 from streammeta.meta.net import Net, refit, seed_class
 
 #: Step sizes of the networks that learn from each row once, of those that rehearse the segment, and
@@ -134,7 +134,7 @@ def _views(
     if first_label < len(scaled):
         let_read(view, first_label, task, True)
         label = place_of(first_label, hatted, bins)
-        if scaled[first_label] == UNREAD:
+        if scaled[first_label] == NOT_READ:
             ends[:reader] = label
         ends[reader + 1 :] = label
     return view, ends

@@ -38,7 +38,7 @@ CLASSIFICATION, REGRESSION = 0, 1
 
 #: What stands in ``scaled`` for a column that nobody reads now (``streammeta.lags``): as if every
 #: value of it were missing.
-UNREAD = -1.0
+NOT_READ = -1.0
 
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
@@ -505,12 +505,12 @@ def standardise(raw: F64, scaled: F64, mean: F64, var: F64, clip: float, out: F3
     """Network inputs ``out (n, D)`` float32 from raw rows ``(n, D)`` float64; NaN becomes 0.
 
     Columns with ``scaled`` 0 are not standardised; all are clipped, for a number may have been
-    hashed into one of those. Those that are ``UNREAD`` are 0.
+    hashed into one of those. Those that are ``NOT_READ`` are 0.
     """
     for r in range(raw.shape[0]):
         for c in range(raw.shape[1]):
             value = raw[r, c]
-            if np.isnan(value) or scaled[c] == UNREAD:
+            if np.isnan(value) or scaled[c] == NOT_READ:
                 out[r, c] = 0.0
                 continue
             if scaled[c] != 0.0:
@@ -521,12 +521,13 @@ def standardise(raw: F64, scaled: F64, mean: F64, var: F64, clip: float, out: F3
 @njit(cache=True, nogil=True, error_model="numpy")
 def let_read(scaled: F64, first: int, task: int, read: bool) -> None:
     """``scaled (D,)`` <- whether members read the columns from ``first`` on, which hold labels."""
-    scaled[first:] = (1.0 if task == REGRESSION else 0.0) if read else UNREAD
+    scaled[first:] = (1.0 if task == REGRESSION else 0.0) if read else NOT_READ
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def update_moments(row: F64, scaled: F64, count: F64, mean: F64, var: F64, floor: float) -> None:
-    """Running mean and variance of each scaled column; an event weighs ``max(1/n, floor)``."""
+    """Running mean and variance of each scaled column; an event weighs ``max(1/n, floor)``. Columns
+    that are not read move as well: one day they may be."""
     for c in range(row.shape[0]):
         value = row[c]
         if scaled[c] == 0.0 or np.isnan(value):
@@ -617,14 +618,14 @@ def judge_frozen(
     theta: F32, sizes: I64, raw: F64, scaled: F64, means: F64, spreads: F64, clip: float,
     about: F64, truth: float, task: int, losses: F64, key: int,
 ) -> float:  # fmt: skip
-    """The loss of the network of ``key`` on a raw row ``(D,)``, as ``frozen_losses``, counted in
-    ``losses (K, 3)`` (rows, mean, sum of squared distances); ``about (K, 4)``: its age (0: there
-    is none), classes, centre and scale."""
+    """The loss of the network of ``key`` on a raw row ``(D,)``, as ``frozen_losses``, by its own
+    ``scaled (K, D)``, counted in ``losses (K, 3)`` (rows, mean, sum of squared distances); ``about
+    (K, 4)``: its age (0: there is none), classes, centre and scale."""
     known = about[key]
     if known[0] == 0.0:
         return np.nan
     out, truths, rows = np.empty(1), np.full(1, truth), raw.reshape(1, len(raw))
-    frozen_losses(theta[key], sizes, rows, scaled, means[key], spreads[key], clip, known[2],
+    frozen_losses(theta[key], sizes, rows, scaled[key], means[key], spreads[key], clip, known[2],
                   known[3], truths, int(known[1]), task, out)  # fmt: skip
     loss: float = out[0]
     if np.isfinite(loss):

@@ -11,7 +11,7 @@ from drift.compiled import njit
 from streammeta.boxed import Box
 from streammeta.encode import CLIP
 from streammeta.experts.family import I64, PAST, Floats, Space, Stacked
-from streammeta.experts.kernels import REGRESSION, UNREAD
+from streammeta.experts.kernels import NOT_READ, REGRESSION, let_read
 
 F32 = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -37,7 +37,7 @@ _FAR = 1e30
 def place(raw: Floats, scaled: Floats, means: Floats, spreads: Floats, out: F32) -> None:
     """``out (D,)`` <- where a raw row ``(D,)`` lies, standardised; 0 for what is missing."""
     for c in range(len(raw)):
-        z = raw[c] if scaled[c] != UNREAD else np.nan
+        z = raw[c] if scaled[c] != NOT_READ else np.nan
         if scaled[c] != 0.0:
             z = (z - means[c]) / np.sqrt(spreads[c] + 1e-12)
         out[c] = 0.0 if np.isnan(z) else min(max(z, -CLIP), CLIP)
@@ -71,7 +71,7 @@ def find_nearest(
     reach, filled = min(seen, size, reaches[-1]), min(seen, size)
     distances = np.zeros(filled, np.float32)
     for c in range(len(at)):
-        if (varies[c] or at[c] != 0.0) and scaled[c] != UNREAD:
+        if (varies[c] or at[c] != 0.0) and scaled[c] != NOT_READ:
             _add_distances(at[c], np.float32(metric[c]), kept[c, :filled], distances)
     own, where = np.full(NEAREST, _FAR), np.zeros(NEAREST, np.int64)
     worst, farthest, back = _FAR, 0, 0
@@ -176,7 +176,7 @@ def learn_metric(
         return
     for c in range(len(metric)):
         slope = 0.0
-        for i in range(NEAREST if scaled[c] != UNREAD else 0):
+        for i in range(NEAREST if scaled[c] != NOT_READ else 0):
             gap = kept[c, newest] - kept[c, where[i]]
             slope -= metric[c] * gap * gap / mean * q[i] * (like[i] / alike - 1.0 / q.sum())
         metric[c] *= np.exp(RATE * min(max(slope, -1.0), 1.0))
@@ -204,7 +204,7 @@ class Memory(Stacked[_Table]):
 
     def __init__(self, space: Space) -> None:
         width, numbers = space[:2]
-        self.width, self.numbers = width, numbers
+        self.width, self.numbers, self.first_label = width, numbers, width - space.lagged
         self.reaches = np.array(REACHES, np.int64)
         self.total = PLAIN * (width - numbers) + numbers
         self.names = tuple(f"memory@{reach}" for reach in REACHES)
@@ -228,7 +228,7 @@ class Memory(Stacked[_Table]):
 
     def learn(self, key: int, world: Box) -> None:
         """Keep the newest row; one in ``LEARNED`` tells what should have been near it."""
-        learn(self.box, world, key, self.reaches, self.total)
+        learn(self.box, world, key, self.reaches, self.total, self.first_label)
 
     def seed_class(self, index: int) -> None:
         """Nobody remembers it yet."""
@@ -247,11 +247,12 @@ def ask(own: Box, world: Box, key: int, reaches: I64, raw: Floats, out: Floats, 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def learn(own: Box, world: Box, key: int, reaches: I64, total: float) -> None:
+def learn(own: Box, world: Box, key: int, reaches: I64, total: float, first_label: int) -> None:
     t, w = own.of, world.of
     seen, kept, varies = w.seen[key], t.kept[key], t.varies[key]
-    slot = (seen - 1) % PAST
-    keep(kept, varies, slot, w.rows[key, slot], w.scaled, w.means[key], w.spreads[key])
+    slot, scaled = (seen - 1) % PAST, w.scaled.copy()
+    let_read(scaled, first_label, w.task, True)  # one day they may be
+    keep(kept, varies, slot, w.rows[key, slot], scaled, w.means[key], w.spreads[key])
     if seen % LEARNED == 0:
         learn_metric(t.metric[key], total, kept, varies, w.scaled, reaches, w.targets[key], seen,
                      w.units[key, 1], w.task)  # fmt: skip

@@ -16,7 +16,7 @@ from river.base import Classifier, Estimator, Regressor
 from streammeta.boxed import Box
 from streammeta.errors import ConfigError
 from streammeta.experts.family import I64, KEYS, Flags, Floats, Space, World
-from streammeta.experts.kernels import REGRESSION
+from streammeta.experts.kernels import NOT_READ, REGRESSION
 
 #: What a classifier that names a class without probabilities is taken to be sure of.
 SURE = 0.9
@@ -59,9 +59,13 @@ class RiverExpert:
         for r, row in enumerate(raw):
             if self.task == REGRESSION:
                 centre, scale = seen.units[key]
-                out[r, at, 0] = (_number(estimator.predict_one(_named(row))) - centre) / scale
+                out[r, at, 0] = (
+                    _number(estimator.predict_one(_named(row, seen.scaled))) - centre
+                ) / scale
             else:
-                out[r, at] = _shares(estimator, _named(row), int(seen.n_classes[0]), out.shape[2])
+                out[r, at] = _shares(
+                    estimator, _named(row, seen.scaled), int(seen.n_classes[0]), out.shape[2]
+                )
 
     def learn(self, key: int, world: Box) -> None:
         """The newest row of a key."""
@@ -69,7 +73,7 @@ class RiverExpert:
         newest = (int(seen.seen[key]) - 1) % seen.rows.shape[1]
         target = float(seen.targets[key, newest])
         label = target if self.task == REGRESSION else int(target)
-        self.estimators[key].learn_one(_named(seen.rows[key, newest]), label)
+        self.estimators[key].learn_one(_named(seen.rows[key, newest], seen.scaled), label)
 
     def awake(self, key: int) -> Flags:
         """Always."""
@@ -107,8 +111,13 @@ class RiverExpert:
         self.estimators = pickle.loads(tensors[name].tobytes())
 
 
-def _named(row: Floats) -> dict[str, float]:
-    return {f"c{c}": value for c, value in enumerate(row.tolist()) if not math.isnan(value)}
+def _named(row: Floats, scaled: Floats) -> dict[str, float]:
+    """The columns of a row ``(D,)`` that are there, and are read."""
+    return {
+        f"c{c}": value
+        for c, value in enumerate(row.tolist())
+        if not math.isnan(value) and scaled[c] != NOT_READ
+    }
 
 
 def _number(value: Any) -> float:

@@ -13,7 +13,7 @@ from streammeta.boxed import Box
 from streammeta.experts import tree_growth as growth
 from streammeta.experts import tree_kernels
 from streammeta.experts.family import I64, PAST, Floats, Space, Stacked
-from streammeta.experts.kernels import UNREAD
+from streammeta.experts.kernels import NOT_READ
 
 #: Trees that answer; each may have a challenger beside it.
 BAG = 10
@@ -112,7 +112,7 @@ def ask(own: Box, world: Box, key: int, raw: Floats, out: Floats, at: int) -> No
 def learn(own: Box, world: Box, key: int) -> None:
     t, w = own.of, world.of
     tree_kernels.see_columns(t.varied[key], w.rows[key], w.seen[key])
-    read = t.varied[key] & (w.scaled != UNREAD)
+    read = t.varied[key] & (w.scaled != NOT_READ)
     tree_kernels.learn_trees(t.links[key], t.facts[key], t.marks[key], t.merits[key], t.sums[key],
                              t.filled[key], t.before[key], t.roles[key], read,
                              w.rows[key], w.targets[key], w.seen[key], w.n_classes[0], w.task,
