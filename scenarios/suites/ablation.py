@@ -28,8 +28,7 @@ Positive gains: the default is better than the variant. `learner@NAME` has that 
 only source of challengers and scouts, learned online, where the default has `meta_sgd` and `r2d2`;
 `with@NAME` has one more family of experts than the default; `without@surprise` and `without@guard`
 are for streams of values; `lags_always` reads labels that have arrived whether they tell anything
-or not. What a policy that is told of each drift adds (`model.chooser`) is in the
-suite `choosing`.
+or not. What a policy that is told of each drift adds (`model.chooser`) is in the suite `choosing`.
 """
 
 
