@@ -22,10 +22,10 @@ from streammeta.experts.kernels import REGRESSION
 from streammeta.mixture import class_score, value_score
 
 Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 I64 = NDArray[np.int64]
 
 #: Rows of ``worth (2,)``: by how many nats reading labels is ahead; whether they are read, 1 or 0.
+#: Where they always are, infinitely many: then nothing is compared.
 AHEAD, READ = 0, 1
 #: What is left of that with every label, the most nats that one of them counts for, and the most
 #: that anybody is ahead: how useful labels were once says nothing of whether they still are.
@@ -51,8 +51,7 @@ def weigh(
         _, one = class_score(reader, int(truth), n_classes)
         _, two = class_score(other, int(truth), n_classes)
     ahead = FADES * worth[AHEAD] + min(max(one - two, -MOST), MOST)
-    if np.isfinite(worth[AHEAD]):
-        worth[AHEAD] = min(max(ahead, -FARTHEST), FARTHEST)
+    worth[AHEAD] = min(max(ahead, -FARTHEST), FARTHEST)
     read = worth[AHEAD] > (CLOSES if worth[READ] != 0.0 else OPENS)
     turned = read != (worth[READ] != 0.0)
     worth[READ] = 1.0 if read else 0.0

@@ -165,7 +165,7 @@ class State:
         self.pool_y = np.zeros(3)  # as y_moments, of all keys together
         self.worth = np.array(AT_BIRTH)
         if c.lags_read == "always":
-            self.worth[AHEAD] = np.inf  # no label changes that
+            self.worth[AHEAD] = np.inf
         self.allocated = True
         self.learn_columns()
         self._box()

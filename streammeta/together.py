@@ -33,7 +33,7 @@ from streammeta.experts.kernels import (
 from streammeta.experts.memory import Memory
 from streammeta.experts.trees import Trees
 from streammeta.experts.wild import wildest
-from streammeta.lags import READ, weigh
+from streammeta.lags import AHEAD, READ, weigh
 from streammeta.mixture import VARIANCE_FLOOR
 from streammeta.pooling import SAID, STEADY, answer_members, judge_members, remember
 from streammeta.replay import keep
@@ -311,7 +311,7 @@ def _weigh_labels(together: Box, key: int, said: Floats, births: I64, truth: flo
     in this alone. What is frozen goes on reading as it did."""
     t = together.of
     b, w, one = t.believed.of, t.world.of, t.places[0] + t.hat_reader
-    if t.places[0] < 0 or t.first_label == len(w.scaled):
+    if t.places[0] < 0 or t.first_label == len(w.scaled) or t.worth[AHEAD] == np.inf:
         return
     for m in range(one, one + 2):
         if not b.live[key, m] or births[m] != b.births[key, m]:

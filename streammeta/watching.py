@@ -87,15 +87,9 @@ def freeze(state: State, key: int, age: int) -> None:
     weights = np.where(bank.live[key, own], state.log_weights[key, own], -math.inf)
     best = bank.theta[key, int(weights.argmax())]
     references.freeze(
-        key,
-        best,
-        state.means[key],
-        state.spreads[key],
-        state.scaled,
-        age,
-        state.n_classes,
+        key, best, state.means[key], state.spreads[key], state.scaled, age, state.n_classes,
         units(state, key),
-    )
+    )  # fmt: skip
     segmenter.renew_reference()
 
 

@@ -11,10 +11,7 @@ from scenarios.models import build
 from scenarios.sine_switch import TASK_ROWS, SineSwitch
 from streammeta.events import Adapted, DriftDetected, MetaUpdated, Scored
 
-ROWS = 16_000
-
-
-SEEDS = (11, 12)
+ROWS, SEEDS = 16_000, (11, 12)
 
 
 def squared_errors(model: str) -> tuple[NDArray[np.float64], set[type]]:

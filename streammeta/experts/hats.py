@@ -1,7 +1,9 @@
 """Networks on hat-basis inputs: online at several rates, and one that rehearses its segment.
 
 Two of them, the last, are like twins but for what they read: one all labels that have arrived, one
-none. What the others read follows from which of both is ahead (``streammeta.lags``)."""
+none. What the others read follows from which of both is ahead (``streammeta.lags``). Where no
+labels are inputs there is only the first.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from streammeta.meta.net import Net, refit, seed_class
 #: Step sizes of the networks that learn from each row once, of those that rehearse the segment, and
 #: of the twins.
 RATES, REHEARSING, TWINS = (1e-3, 1e-2), (2e-3,), 3e-3
-#: Rows of a step of the latter: the newest, and others of the segment.
+#: Rows of a step of those that rehearse: the newest, and others of the segment.
 BATCH = 16
 BINS, HIDDEN = 10, 64
 #: Labels at which knots are put where the newest rows lie: the first times, and then every so many.
@@ -37,7 +39,7 @@ def initial(net: Net, width: int, hatted: int, networks: int, seed: int) -> NDAr
     rng = np.random.default_rng(seed)
     inputs, hidden, outputs = net.sizes
     theta = np.zeros((networks, net.n_params), np.float32)
-    linear = [c * (1 + BINS) if c < hatted else hatted * BINS + c for c in range(width)]
+    linear = [place_of(c, hatted, BINS) for c in range(width)]
     cut = inputs * hidden
     for own in theta:
         first = own[:cut].reshape(inputs, hidden)
