@@ -5,16 +5,17 @@ But what it has drawn in from other modules, functions and constants, may have c
 of that it knows nothing (numba's documentation, Notes on caching): after an update old code would
 go on. So here the stamp of what is kept is that of the module and of all of ours that it imports.
 
-Every module of ours that compiles takes ``njit`` from here.
+Every module of ours that compiles takes ``njit`` from here, or ``kernel``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from numba import njit as njit
 from numba.core import caching
@@ -23,6 +24,20 @@ from numba.core import caching
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("drift", "streammeta", "scenarios")
 _IMPORT = re.compile(r"^from ([\w.]+) import (\([^)]*\)|[^\n]*)|^import ([\w.]+)", re.MULTILINE)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def kernel(*, fastmath: bool | set[str] = False) -> Callable[[Function], Function]:
+    """As ``njit``, for what makes no array and calls nothing but kernels: it reads and writes
+    numbers of the arrays that it is given, and of parts of them.
+
+    Whoever calls holds those, so nobody has to count references to the parts, which in a short loop
+    takes longer than the work. Numba refuses to compile one that makes an array.
+    """
+    options: Any = {"error_model": "numpy", "fastmath": fastmath, "_nrt": False}
+    made: Callable[[Function], Function] = njit(cache=True, nogil=True, **options)
+    return made
 
 
 def _module(name: str) -> Path | None:

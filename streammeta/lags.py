@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.compiled import njit
+from drift.compiled import kernel
 from streammeta.experts.kernels import REGRESSION
 from streammeta.mixture import class_score, value_score
 
@@ -36,7 +36,7 @@ OPENS, CLOSES = 3.0, -1.0
 AT_BIRTH = (0.0, 1.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def weigh(
     worth: Floats, reader: Floats, other: Floats, variances: Floats, ages: I64, truth: float,
     n_classes: int, task: int,

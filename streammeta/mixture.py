@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.compiled import njit
+from drift.compiled import kernel, njit
 from streammeta.experts.kernels import REGRESSION
 
 Floats = NDArray[np.float64]
@@ -38,7 +38,7 @@ STRAY = 0.03
 STRANGE, MOST_AT_ONCE, GROWN = 100.0, 30.0, 5
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def blend(
     log_weights: Floats, live: Flags, predictions: Floats, n_classes: int, task: int, out: Floats
 ) -> None:
@@ -74,7 +74,7 @@ def blend(
                 out[r, j] /= total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def value_score(gap: float, variance: float, age: int) -> tuple[float, float]:
     """Log likelihood of a residual, and the member's variance after it.
 
@@ -94,7 +94,7 @@ def value_score(gap: float, variance: float, age: int) -> tuple[float, float]:
     return score, max((1.0 - part) * variance + part * bounded, VARIANCE_FLOOR)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def class_score(prediction: Floats, truth: int, n_classes: int) -> tuple[float, float]:
     """0/1 error of the likeliest class, and the smoothed log likelihood of the true one."""
     best = 0
@@ -107,7 +107,7 @@ def class_score(prediction: Floats, truth: int, n_classes: int) -> tuple[float, 
     return (0.0 if best == truth else 1.0), score
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def share_out(log_weights: Floats, live: Flags) -> None:
     """Normalise the live weights and share a little of their mass evenly (fixed share)."""
     top = -np.inf
@@ -126,7 +126,7 @@ def share_out(log_weights: Floats, live: Flags) -> None:
             log_weights[m] = np.log((1.0 - SHARE) * w + SHARE / count)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def believe(
     log_weights: Floats, live: Flags, awake: Flags, scores: Floats, discount: float
 ) -> None:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.compiled import njit
+from drift.compiled import kernel, njit
 from streammeta.boxed import Box
 from streammeta.experts.kernels import HUBER, REGRESSION, softmax
 from streammeta.guard import SAY, learn_guard, shares
@@ -101,7 +101,7 @@ def fresh(members: int) -> tuple[Floats, Floats]:
     return exponents, np.full(len(exponents), SQUARE_AT_BIRTH)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _lean(said: Floats, n_classes: int, out: Floats) -> bool:
     """``out`` <- log probabilities less their mean; whether ``said (O,)`` is finite."""
     floor = min(FLOOR, FLOOR_OF_MANY / n_classes)
@@ -142,7 +142,7 @@ def pool(
         out[r, :n_classes] = total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _value(exponents: Floats, live: Flags, members: Floats, shared: Floats) -> float:
     count = len(live)
     centre = 0.0

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.compiled import njit
+from drift.compiled import kernel, njit
 from streammeta.boxed import Box
 
 Floats = NDArray[np.float64]
@@ -17,7 +17,7 @@ I64 = NDArray[np.int64]
 SEGMENT_ROWS = 512
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def add_row(
     raws: Floats, ys: Floats, numbers: I64, count: I64, inside: I64, key: int, row: int,
     raw: Floats, y: float,
@@ -25,7 +25,9 @@ def add_row(
     """Append one labelled row ``(D,)`` of the current segment to the ring of a key."""
     size = raws.shape[1]
     slot = count[key] % size
-    raws[key, slot], ys[key, slot], numbers[key, slot] = raw, y, row
+    for c in range(len(raw)):
+        raws[key, slot, c] = raw[c]
+    ys[key, slot], numbers[key, slot] = y, row
     count[key] += 1
     inside[key] = min(inside[key] + 1, size)
 

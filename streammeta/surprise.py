@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.compiled import njit
+from drift.compiled import kernel, njit
 from streammeta.mixture import GROWN, SLOW_DISCOUNT, believe, value_score
 
 Floats = NDArray[np.float64]
@@ -34,7 +34,7 @@ def is_surprise(gap: float, variances: Floats, age: int) -> bool:
     return age >= GROWN and not gap * gap <= SURPRISE * variances.min()
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def share_of_last(trust: Floats) -> float:
     """Of the last value in what is answered after a surprise, by the log weights ``(2,)`` of what
     all others say and of that; a half where nothing is known."""

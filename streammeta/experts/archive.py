@@ -15,10 +15,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.compiled import njit
+from drift.compiled import kernel, njit
 from streammeta.boxed import Box
 from streammeta.experts.family import I64, Floats, Space, Stacked
-from streammeta.experts.hat_kernels import encode, learn_batch, predict_hats, renew_knots
+from streammeta.experts.hat_kernels import (
+    encode,
+    learn_batch,
+    predict_hats,
+    renew_knots,
+    room_for,
+)
 from streammeta.experts.hats import BINS, initial
 from streammeta.experts.kernels import REGRESSION
 from streammeta.meta.net import Net, refit
@@ -182,15 +188,15 @@ def _fit(own: Box, world: Box, key: int, s: int, inputs: int, rows: Floats, trut
                            t.knots[key, s], t.n_knots[key, s], places[i], values[i])  # fmt: skip
     apart = n // BATCH
     steps = PASSES * apart
+    room = room_for(inputs, HIDDEN, outputs, w.n_classes[0], (n // apart + 1) * width)
     for step in range(steps):
         chosen = np.arange(step % apart, n, apart)
         rate = np.float32(RATE * (1.0 - step / steps))
-        learn_batch(theta, second, step + 1, rate, inputs, HIDDEN, outputs, places[chosen],
-                    values[chosen], counts[chosen], truths[chosen], w.n_classes[0],
-                    w.task)  # fmt: skip
+        learn_batch(theta, second, step + 1, rate, inputs, outputs, room, places[chosen],
+                    values[chosen], counts[chosen], truths[chosen], w.task)  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def most_alike(said: Floats, kept: I64) -> int:
     """Of the two members whose answers ``said (n, M, O)`` differ least, summed over rows and
     outputs, the one ``kept (M,)`` for longer."""

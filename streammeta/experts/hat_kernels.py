@@ -15,10 +15,12 @@ What is compiled with ``fastmath`` calls nothing that looks for NaN: numba hands
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.compiled import njit
+from drift.compiled import kernel, njit
 from streammeta.encode import CLIP
 from streammeta.experts.kernels import (
     CLASSIFICATION,
@@ -43,13 +45,13 @@ FEWEST_KNOTS = 3
 BEYOND = 0.005
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def place_of(column: int, hatted: int, bins: int) -> int:
     """The first input of a column, of which the first ``hatted`` have ``bins`` hats."""
     return column * (1 + bins) if column < hatted else hatted * bins + column
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def encode(
     raw: F64, scaled: F64, means: F64, spreads: F64, knots: F64, n_knots: I64, places: I64,
     values: F32,
@@ -159,7 +161,7 @@ def renew_knots(
         n_knots[c] = n
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@kernel(fastmath=True)
 def _forward(
     theta: F32, inputs: int, places: I64, values: F32, n: int, turned: F32, h: F32, out: F32
 ) -> None:
@@ -191,7 +193,7 @@ def _forward(
         out[k] = total
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@kernel(fastmath=True)
 def _turn(theta: F32, start: int, outputs: int, turned: F32) -> None:
     """``turned (o, H)`` <- the weights ``(H, O)`` that stand at ``start``, of the first outputs."""
     for k in range(turned.shape[0]):
@@ -199,7 +201,7 @@ def _turn(theta: F32, start: int, outputs: int, turned: F32) -> None:
             turned[k, j] = theta[start + j * outputs + k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def before(places: I64, n: int, end: int) -> int:
     """How many of the first ``n`` of ``places``, which ascend, lie before ``end``."""
     while n > 0 and places[n - 1] >= end:
@@ -221,16 +223,25 @@ def predict_hats(
         _turn(theta[e], start, (theta.shape[1] - start) // (hidden + 1), turned[e])
     for r in range(len(raw)):
         n = encode(raw[r], scaled, means, spreads, knots, n_knots, places, values)
-        for e in range(len(theta)):
-            read = before(places, n, ends[e])
-            _forward(theta[e], inputs, places, values, read, turned[e], h, logits)
-            if task == CLASSIFICATION:
-                softmax(logits, n_out)
-            for k in range(n_out):
-                out[r, at + e, k] = logits[k]
+        _say(theta, inputs, ends, places, values, n, turned, h, logits, task, out[r, at:])
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@kernel(fastmath=True)
+def _say(
+    theta: F32, inputs: int, ends: I64, places: I64, values: F32, n: int, turned: F32, h: F32,
+    logits: F32, task: int, out: F64,
+) -> None:  # fmt: skip
+    """``out (E, O)`` <- what each network says to a row given by its ``n`` inputs."""
+    for e in range(len(theta)):
+        read = before(places, n, ends[e])
+        _forward(theta[e], inputs, places, values, read, turned[e], h, logits)
+        if task == CLASSIFICATION:
+            softmax(logits, len(logits))
+        for k in range(len(logits)):
+            out[e, k] = logits[k]
+
+
+@kernel(fastmath=True)
 def _step(theta: F32, second: F32, grad: F32, rate: np.float32, scale: np.float32) -> None:
     """``kernels.normalised_step`` with ``scale`` = 1 / correction."""
     rest = np.float32(1.0) - DECAY
@@ -242,23 +253,49 @@ def _step(theta: F32, second: F32, grad: F32, rate: np.float32, scale: np.float3
         theta[k] -= rate * g / (np.sqrt(s * scale) + EPS)
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+class Room(NamedTuple):
+    """Where ``learn_batch`` works, of batches of ``n`` rows with ``W`` inputs each at most:
+    ``turned``, ``by_turned (o, H)``: weights behind the hidden units, and their slopes; ``grad``:
+    all slopes behind the first layer; ``first (n W, H)``: those of the inputs that are ``touched
+    (n W,)``; ``slot_of (inputs,)``: which of these each is, -1 for none; ``h``, ``delta (H,)``,
+    ``out (o,)``: of one row."""
+
+    turned: F32
+    by_turned: F32
+    grad: F32
+    first: F32
+    touched: I64
+    slot_of: I64
+    h: F32
+    delta: F32
+    out: F32
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def room_for(inputs: int, hidden: int, outputs: int, n_out: int, most: int) -> Room:
+    """For batches with ``most`` inputs in all, of which ``inputs`` differ at most."""
+    behind, most = hidden + (hidden + 1) * outputs, min(most, inputs)
+    return Room(
+        np.empty((n_out, hidden), np.float32), np.empty((n_out, hidden), np.float32),
+        np.empty(behind, np.float32), np.empty((most, hidden), np.float32),
+        np.empty(most, np.int64), np.full(inputs, -1), np.empty(hidden, np.float32),
+        np.empty(hidden, np.float32), np.empty(n_out, np.float32),
+    )  # fmt: skip
+
+
+@kernel(fastmath=True)
 def learn_batch(
-    theta: F32, second: F32, steps: int, rate: np.float32, inputs: int, hidden: int, outputs: int,
-    places: I64, values: F32, counts: I64, targets: F64, n_out: int, task: int,
+    theta: F32, second: F32, steps: int, rate: np.float32, inputs: int, outputs: int, room: Room,
+    places: I64, values: F32, counts: I64, targets: F64, task: int,
 ) -> None:  # fmt: skip
     """The ``steps``-th step of one network ``(P,)`` on the mean gradient of rows given by their
-    inputs: ``places (n, 3 D)``, ``values (n, 3 D)``, ``counts (n,)``, ``targets (n,)``."""
+    inputs: ``places (n, W)``, ``values (n, W)``, ``counts (n,)``, ``targets (n,)``."""
+    turned, by_turned, grad, first, touched, slot_of, h, delta, out = room
+    n_out, hidden = turned.shape
     cut = inputs * hidden
-    start = cut + hidden
-    turned, by_turned = np.empty((n_out, hidden), np.float32), np.zeros((n_out, hidden), np.float32)
-    _turn(theta, start, outputs, turned)
-    grad = np.zeros(len(theta) - cut, np.float32)  # of all behind the first layer
-    touched = np.empty(places.size, np.int64)
-    slot_of = np.full(inputs, -1, np.int64)
-    first = np.empty((min(places.size, inputs), hidden), np.float32)
-    h, out = np.empty(hidden, np.float32), np.empty(n_out, np.float32)
-    delta = np.empty(hidden, np.float32)
+    _turn(theta, cut + hidden, outputs, turned)
+    by_turned[:] = np.float32(0.0)
+    grad[:] = np.float32(0.0)
     share, n_touched = np.float32(1.0 / len(counts)), 0
     for r in range(len(counts)):
         _forward(theta, inputs, places[r], values[r], counts[r], turned, h, out)
@@ -283,7 +320,7 @@ def learn_batch(
             if slot < 0:
                 slot = n_touched
                 slot_of[place], touched[slot] = slot, place
-                first[slot] = 0.0
+                first[slot] = np.float32(0.0)
                 n_touched += 1
             row = first[slot]
             for j in range(hidden):
@@ -295,6 +332,7 @@ def learn_batch(
     for i in range(n_touched):
         at = touched[i] * hidden
         _step(theta[at : at + hidden], second[at : at + hidden], first[i], rate, scale)
+        slot_of[touched[i]] = -1
     _step(theta[cut:], second[cut:], grad, rate, scale)
 
 
@@ -320,6 +358,7 @@ def learn_hats(
     for i, slot in enumerate(slots):
         counts[i] = encode(past[slot], scaled, means, spreads, knots, n_knots, places[i], values[i])
         targets[i] = (past_y[slot] - centre) / scale
+    room = room_for(inputs, hidden, outputs, n_out, most * width)
     for e in range(len(theta)):
         n = min(batches[e], most)
         if n < batches[e] and inside >= ENOUGH:
@@ -327,5 +366,5 @@ def learn_hats(
         steps[e] += 1
         for i in range(n):
             read[i] = before(places[i], counts[i], ends[e])
-        learn_batch(theta[e], second[e], steps[e], rates[e], inputs, hidden, outputs, places[:n],
-                    values[:n], read[:n], targets[:n], n_out, task)  # fmt: skip
+        learn_batch(theta[e], second[e], steps[e], rates[e], inputs, outputs, room, places[:n],
+                    values[:n], read[:n], targets[:n], task)  # fmt: skip

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.compiled import njit
+from drift.compiled import kernel, njit
 from streammeta.boxed import Box
 from streammeta.experts.family import I64, Floats, Space, Stacked
 from streammeta.experts.hat_kernels import FEWEST_KNOTS, encode, find_knots
@@ -85,7 +85,7 @@ def _inputs(
     return kept, lines
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@kernel(fastmath=True)
 def _say(weights: Floats, places: I64, values: F32, n: int, n_out: int, out: Floats) -> None:
     for k in range(n_out):
         total = 0.0
@@ -124,7 +124,7 @@ def _learn(
             row[k] -= own * gain[k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _probabilities(said: Floats, link: Floats, n_out: int, out: Floats) -> None:
     """``out (O,)`` <- a softmax, as sharp as ``link`` says, but for labels that stray."""
     for k in range(n_out):
@@ -134,7 +134,7 @@ def _probabilities(said: Floats, link: Floats, n_out: int, out: Floats) -> None:
         out[k] = (1.0 - link[STRAY]) * out[k] + link[STRAY] / n_out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _slopes(link: Floats, said: Floats, p: Floats, truth: int, n_out: int) -> tuple[float, float]:
     """Of the log likelihood of a label, by the logarithms of sharpness and share of strays;
     ``p (O,)``: the probabilities of ``said (O,)``."""
@@ -145,7 +145,7 @@ def _slopes(link: Floats, said: Floats, p: Floats, truth: int, n_out: int) -> tu
     return sharp * by_rule * (said[truth] - centre), 1.0 - by_rule / (1.0 - stray)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _learn_link(link: Floats, said: Floats, p: Floats, truth: int, n_out: int) -> None:
     """A step up the likelihood of a label; ``link (4,)``, the squares of slopes last."""
     for i, slope in enumerate(_slopes(link, said, p, truth, n_out)):
@@ -223,7 +223,7 @@ def _logistic(link: Floats, said: Floats, truth: int, n_out: int, gaps: Floats) 
     return bound
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _empty(weights: Floats, cover: Floats, links: Floats) -> None:
     """Heads that know nothing."""
     weights[:], cover[:] = 0.0, 0.0
@@ -379,7 +379,7 @@ def learn(own: Box, world: Box, key: int, forgets: Floats) -> None:
                 w.n_classes[0], w.task, PLAIN)  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _due(count: int) -> bool:
     """Whether ``count`` is ``RENEWED`` times a power of ``TIMES``."""
     while count > RENEWED and count % TIMES == 0:

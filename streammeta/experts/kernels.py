@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.compiled import njit
+from drift.compiled import kernel, njit
 from drift.stacked import drawn
 
 F32 = NDArray[np.float32]
@@ -41,7 +41,7 @@ CLASSIFICATION, REGRESSION = 0, 1
 NOT_READ = -1.0
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@kernel(fastmath=True)
 def forward(theta: F32, sizes: I64, acts: F32) -> None:
     """Fill ``acts`` (inputs, hidden units and outputs, end to end) from its first ``sizes[0]``.
 
@@ -77,7 +77,7 @@ def forward(theta: F32, sizes: I64, acts: F32) -> None:
         start += n_in
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@kernel(fastmath=True)
 def backward(theta: F32, sizes: I64, acts: F32, deltas: F32, grad: F32) -> None:
     """Add the gradient to ``grad``; the last ``sizes[-1]`` of ``deltas`` hold dloss/dlogits."""
     layers = sizes.shape[0] - 1
@@ -112,7 +112,7 @@ def backward(theta: F32, sizes: I64, acts: F32, deltas: F32, grad: F32) -> None:
         end -= n_out
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@kernel(fastmath=True)
 def softmax(out: F32 | F64, n_out: int) -> None:
     """``out (O,)`` <- probabilities of its first ``n_out`` logits."""
     top, mass = out[0], np.float32(0.0)
@@ -125,7 +125,7 @@ def softmax(out: F32 | F64, n_out: int) -> None:
         out[k] /= mass
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@kernel(fastmath=True)
 def output_delta(logits: F32, delta: F32, target: float, n_classes: int, task: int) -> None:
     """Write dloss/dlogits of one row into ``delta``; cross-entropy or Huber."""
     if task == REGRESSION:
@@ -146,7 +146,7 @@ def output_delta(logits: F32, delta: F32, target: float, n_classes: int, task: i
     delta[int(target)] -= np.float32(1.0)
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@kernel(fastmath=True)
 def normalised_step(
     theta: F32, second: F32, grad: F32, rate: np.float32, correction: np.float32
 ) -> None:
@@ -194,7 +194,7 @@ def predict_bank(
             out[r, e, 0] += np.float32(1.0)
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@kernel(fastmath=True)
 def add_gradient(
     theta: F32,
     sizes: I64,
@@ -208,7 +208,8 @@ def add_gradient(
 ) -> None:
     """Add the gradient of one row's loss at ``theta (P,)`` to ``grad (P,)``."""
     first = acts.shape[0] - sizes[-1]
-    acts[: sizes[0]] = row
+    for c in range(sizes[0]):
+        acts[c] = row[c]
     forward(theta, sizes, acts)
     output_delta(acts[first:], deltas[first:], target, n_classes, task)
     backward(theta, sizes, acts, deltas, grad)
@@ -378,7 +379,7 @@ def adapt_rows(
                 out[k] -= rates[k] * grad[k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def cholesky_solve(gram: F64, right: F64) -> None:
     """``right (n, m)`` <- the solution of ``gram @ solution = right``; both are overwritten.
 
@@ -500,7 +501,7 @@ def prime_second(
             second[k] += grad[k] * grad[k] * share
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def standardise(raw: F64, scaled: F64, mean: F64, var: F64, clip: float, out: F32) -> None:
     """Network inputs ``out (n, D)`` float32 from raw rows ``(n, D)`` float64; NaN becomes 0.
 
@@ -524,7 +525,7 @@ def let_read(scaled: F64, first: int, task: int, read: bool) -> None:
     scaled[first:] = (1.0 if task == REGRESSION else 0.0) if read else NOT_READ
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def update_moments(row: F64, scaled: F64, count: F64, mean: F64, var: F64, floor: float) -> None:
     """Running mean and variance of each scaled column; an event weighs ``max(1/n, floor)``. Columns
     that are not read move as well: one day they may be."""
@@ -567,7 +568,7 @@ def join_lags(features: F64, lags: F64, used: int, width: int, codes: int, task:
     return raw
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def judge_shown(
     shown: F64, centre: float, scale: float, truth: float, n_classes: int, task: int
 ) -> tuple[float, float]:

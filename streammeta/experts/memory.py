@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.compiled import njit
+from drift.compiled import kernel, njit
 from streammeta.boxed import Box
 from streammeta.encode import CLIP
 from streammeta.experts.family import I64, PAST, Floats, Space, Stacked
@@ -33,7 +33,7 @@ STRETCH = 64
 _FAR = 1e30
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def place(raw: Floats, scaled: Floats, means: Floats, spreads: Floats, out: F32) -> None:
     """``out (D,)`` <- where a raw row ``(D,)`` lies, standardised; 0 for what is missing."""
     for c in range(len(raw)):
@@ -43,7 +43,7 @@ def place(raw: Floats, scaled: Floats, means: Floats, spreads: Floats, out: F32)
         out[c] = 0.0 if np.isnan(z) else min(max(z, -CLIP), CLIP)
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@kernel(fastmath=True)
 def _add_distances(at: np.float32, weight: np.float32, column: F32, out: F32) -> None:
     """``out (n,)`` grows by the squared distances of ``column (n,)`` from ``at``."""
     for r in range(len(out)):
@@ -51,7 +51,7 @@ def _add_distances(at: np.float32, weight: np.float32, column: F32, out: F32) ->
         out[r] += weight * gap * gap
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+@kernel(fastmath=True)
 def _least(numbers: F32) -> float:
     least: float = numbers[0]
     for i in range(len(numbers)):
@@ -93,7 +93,7 @@ def find_nearest(
         gaps[m], slots[m] = own, where
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _ask(
     gaps: Floats, slots: I64, targets: Floats, centre: float, scale: float, n_out: int, task: int,
     out: Floats,

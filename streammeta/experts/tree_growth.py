@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.compiled import njit
+from drift.compiled import kernel, njit
 from drift.stacked import drawn
 from streammeta.experts.kernels import REGRESSION
 
@@ -51,7 +51,7 @@ NEED, FORCED = 4.0, 400
 STOP = 0.2
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def side_of(value: float, cut: float, blank: int) -> int:
     """0 left, 1 right."""
     if value <= cut:
@@ -59,21 +59,21 @@ def side_of(value: float, cut: float, blank: int) -> int:
     return 1 if value == value else blank
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def older(before: I16, at: int) -> int:
     """The row of the same leaf that came before row ``at``; -1 for none."""
     gap = before[at % len(before)]
     return at - gap if gap > 0 else -1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def put_before(before: I16, at: int, other: int) -> None:
     """Row ``other`` follows row ``at`` in the list of a leaf; negative: none does."""
     gap = at - other
     before[at % len(before)] = gap if other >= 0 and gap < len(before) else 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def start_leaf(links: I64, facts: F64, node: int) -> None:
     """A leaf that has seen nothing."""
     links[node] = -1
@@ -83,7 +83,7 @@ def start_leaf(links: I64, facts: F64, node: int) -> None:
     facts[node, GATE] = STOP
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def add_row(f: F64, y: float, task: int) -> None:
     """One row more for a node ``f (FACTS + O,)``."""
     f[MASS] += 1.0
@@ -95,7 +95,7 @@ def add_row(f: F64, y: float, task: int) -> None:
         f[FACTS + int(y)] += 1.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def count(s: F64, y: float, task: int) -> None:
     """One row more in ``s``: rows of each class, or rows, sum and sum of squares."""
     if task == REGRESSION:
@@ -106,7 +106,7 @@ def count(s: F64, y: float, task: int) -> None:
         s[int(y)] += 1.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def purity(s: F64, n: float, task: int) -> float:
     """What a side adds to the merit of a cut: Gini's, or variance."""
     if task == REGRESSION:
@@ -117,7 +117,7 @@ def purity(s: F64, n: float, task: int) -> float:
     return float(total / n)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def likelihood(s: F64, n: float, task: int, floor: float) -> float:
     """Log likelihood of ``n`` rows under their own shares, or mean and variance (no constants)."""
     if task == REGRESSION:
@@ -129,7 +129,7 @@ def likelihood(s: F64, n: float, task: int, floor: float) -> float:
     return float(total)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def gather(
     links: I64, before: I16, node: int, oldest: int, targets: F64, slots: I64, labels: F64
 ) -> int:
@@ -165,7 +165,7 @@ def find_edges(values: F64, n: int, chance: int, out: F64) -> int:
     return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def fill_bins(
     values: F64, labels: F64, n: int, edges: F64, k: int, task: int, bins: F64, heavy: F64
 ) -> None:
@@ -215,7 +215,7 @@ def best_cut(
     return best, edge, side
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def take_pair(links: I64, marks: I64) -> int:
     """Two nodes that nobody uses; -1: there are none."""
     pair = int(marks[FREE])
@@ -322,7 +322,7 @@ def part(
     facts[node, CUT], facts[node, GATE] = cut, STOP
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def fold(links: I64, marks: I64, before: I16, node: int, oldest: int) -> None:
     """Two leaves become the one that they were: their lists are merged, newest first."""
     pair = links[node, LEFT]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from drift.compiled import njit
+from drift.compiled import kernel, njit
 from streammeta.experts.kernels import REGRESSION
 from streammeta.experts.tree_growth import (
     ACTIVE,
@@ -71,7 +71,7 @@ SWAP, BEHIND, PATIENCE = 3.0, 8.0, 1000
 WORST, LARGEST_STEP = 9.2, 3.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def follow(links: I64, facts: F64, raw: F64, path: I64) -> int:
     """``path`` <- the nodes from the root to the leaf of a row; how deep that is."""
     node, depth = 0, 0
@@ -84,7 +84,7 @@ def follow(links: I64, facts: F64, raw: F64, path: I64) -> int:
     return depth
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def value_of(facts: F64, path: I64, depth: int, centre: float) -> float:
     """The value that a tree says, in units of the targets."""
     mean, value, left = centre, 0.0, 1.0
@@ -97,11 +97,12 @@ def value_of(facts: F64, path: I64, depth: int, centre: float) -> float:
     return value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def classes_of(facts: F64, path: I64, depth: int, weight: float, own: F64, out: F64) -> None:
     """``out (O,)`` += ``weight`` times the probabilities that a tree says."""
     n_out, left = len(own), weight
-    own[:] = 1.0 / n_out
+    for c in range(n_out):
+        own[c] = 1.0 / n_out
     for d in range(depth + 1):
         f = facts[path[d]]
         share = left if d == depth else left * f[GATE]
@@ -140,7 +141,7 @@ def predict_row(
 # -- has a loss risen? ---------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def note(sums: F64, filled: I64, loss: float) -> None:
     """One loss more for ADWIN's histogram ``sums (LEVELS, BUCKETS, 2)`` of sums and squares, oldest
     first in each level; ``filled (LEVELS,)`` buckets are in use."""
@@ -159,7 +160,7 @@ def note(sums: F64, filled: I64, loss: float) -> None:
         total, squares = merged, also
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def rows_since_rise(sums: F64, filled: I64) -> int:
     """How many of the newest losses lie surely above those before; 0: nothing has risen."""
     n, s, q = 0.0, 0.0, 0.0
@@ -189,14 +190,15 @@ def rows_since_rise(sums: F64, filled: I64) -> int:
     return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def keep_newest(sums: F64, filled: I64, rows: int) -> None:
     """Forget all but about ``rows`` losses."""
     kept = 0
     for level in range(LEVELS):
         stay = min(filled[level], (rows - kept) >> level)
         for i in range(stay):
-            sums[level, i] = sums[level, filled[level] - stay + i]
+            later = filled[level] - stay + i
+            sums[level, i, 0], sums[level, i, 1] = sums[level, later, 0], sums[level, later, 1]
         if stay < filled[level]:
             filled[level + 1 :] = 0
         filled[level] = stay
@@ -206,7 +208,7 @@ def keep_newest(sums: F64, filled: I64, rows: int) -> None:
 # -- learning ------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def start_tree(links: I64, facts: F64, marks: I64, merits: F64, filled: I64, born: int) -> None:
     """A tree of one leaf that has seen nothing; all nodes are free."""
     start_leaf(links, facts, 0)
@@ -215,7 +217,7 @@ def start_tree(links: I64, facts: F64, marks: I64, merits: F64, filled: I64, bor
     filled[:] = 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def plant(
     links: I64, facts: F64, marks: I64, merits: F64, filled: I64, before: I16, targets: F64,
     seen: int, since: int, task: int,
@@ -229,7 +231,7 @@ def plant(
     links[0, HEAD] = seen - 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def heard(
     facts: F64, path: I64, depth: int, y: float, n_out: int, task: int, centre: float,
     scale: float, out: F64,
@@ -249,7 +251,7 @@ def heard(
             out[d] = p
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def move_gates(facts: F64, path: I64, depth: int, likely: F64) -> float:
     """Bayes' rule for the gates of a path; the likelihood of the whole tree."""
     mixed = likely[depth]
@@ -262,6 +264,19 @@ def move_gates(facts: F64, path: I64, depth: int, likely: F64) -> float:
     return float(mixed)
 
 
+@kernel()
+def put_row(
+    links: I64, facts: F64, before: I16, path: I64, depth: int, row: int, y: float, task: int
+) -> None:
+    """Row ``row`` goes to the nodes of its path, and on the list of the leaf."""
+    for d in range(depth + 1):
+        add_row(facts[path[d]], y, task)
+    leaf = path[depth]
+    put_before(before, row, links[leaf, HEAD])
+    links[leaf, HEAD] = row
+    links[leaf, UNSEEN] = min(links[leaf, UNSEEN] + 1, AT_ONCE)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def take(
     links: I64, facts: F64, marks: I64, before: I16, varied: Flags, rows: F64, targets: F64,
@@ -270,12 +285,8 @@ def take(
     """The newest row goes to the nodes of its path; then the tree folds or grows at its end."""
     row = seen - 1
     raw, y = rows[row % len(rows)], targets[row % len(rows)]
-    for d in range(depth + 1):
-        add_row(facts[path[d]], y, task)
+    put_row(links, facts, before, path, depth, row, y, task)
     leaf = path[depth]
-    put_before(before, row, links[leaf, HEAD])
-    links[leaf, HEAD] = row
-    links[leaf, UNSEEN] = min(links[leaf, UNSEEN] + 1, AT_ONCE)
     if depth > 0:
         up = path[depth - 1]
         pair = links[up, LEFT]
@@ -311,7 +322,7 @@ def learn_tree(
     return float(loss)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def judge(merits: F64, sums: F64, filled: I64, loss: float, task: int) -> float:
     """A loss moves the merits of its tree; the loss in nats."""
     if task == REGRESSION:
@@ -325,7 +336,7 @@ def judge(merits: F64, sums: F64, filled: I64, loss: float, task: int) -> float:
     return loss
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def see_columns(varied: Flags, rows: F64, seen: int) -> None:
     """``varied (D,)`` <- also where the newest row is not like another one of the ring."""
     newest, other = rows[(seen - 1) % len(rows)], rows[0]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.compiled import njit
+from drift.compiled import kernel
 from streammeta.experts.kernels import TRUSTED, WILD
 
 F64 = NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def is_wild(value: float, count: float, mean: float, variance: float) -> bool:
     """Whether a value lies so far from the mean that ``kernels.update_moments`` clips it."""
     if not (variance > 0.0 and count >= TRUSTED):
@@ -19,7 +19,7 @@ def is_wild(value: float, count: float, mean: float, variance: float) -> bool:
     return bool(abs(value - mean) > WILD * np.sqrt(variance))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def wildest(row: F64, scaled: F64, count: F64, mean: F64, variance: F64) -> int:
     """The first column of a raw row ``(D,)`` that holds such a value; -1 for none."""
     for c in range(row.shape[0]):

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drift.compiled import njit
+from drift.compiled import kernel, njit
 from streammeta.meta.learner import Batch, Model, State
 from streammeta.meta.loss import Loss
 from streammeta.meta.net import Net
@@ -111,7 +111,7 @@ def problem(net: Model, state: State, batch: Batch, loss: Loss) -> Problem | Non
 # -- one network, the rows of one task ---------------------------------------------------------
 
 
-@njit(cache=True, fastmath=LOOSE, nogil=True, error_model="numpy")
+@kernel(fastmath=LOOSE)
 def _gather(of: Rows, task: int, kind: Kind, x: F32, y: F32, share: F32) -> int:
     """Rows of a ``task`` that are not padding, one after another, targets and the weights with
     which they count; how many these are, or -1 where a label is not one of the classes or a row
@@ -157,7 +157,7 @@ def _forward(theta: F32, sizes: I64, layers: int, n: int, acts: F32) -> int:
     return start
 
 
-@njit(cache=True, fastmath=LOOSE, nogil=True, error_model="numpy")
+@kernel(fastmath=LOOSE)
 def _judge(logits: F32, y: F32, share: F32, kind: Kind, delta: F32, curved: F32) -> float:
     """Loss of outputs ``(n, O)``, its derivative ``delta (n, O)`` and ``curved``: probabilities of
     the classes ``(n, C)``, or whether a row lies inside Huber's square ``(n, 1)``."""
@@ -220,7 +220,7 @@ def _backward(
         start = below
 
 
-@njit(cache=True, fastmath=LOOSE, nogil=True, error_model="numpy")
+@kernel(fastmath=LOOSE)
 def _add_up(delta: F32, out: F32) -> None:
     """``out (O,)`` <- the sum of the rows of ``delta (n, O)``."""
     out[:] = np.float32(0.0)
@@ -280,7 +280,7 @@ def _change_forward(theta: F32, vector: F32, sizes: I64, n: int, acts: F32, room
         offset = end + n_out
 
 
-@njit(cache=True, fastmath=LOOSE, nogil=True, error_model="numpy")
+@kernel(fastmath=LOOSE)
 def _change_of_delta(change: F32, curved: F32, share: F32, kind: Kind, out: F32) -> None:
     """``out (n, O)`` <- how the loss's derivative changes as outputs do by ``change (n, O)``."""
     for r in range(len(out)):
@@ -395,7 +395,7 @@ def step_slopes(
 # -- through the ridge solution ----------------------------------------------------------------
 
 
-@njit(cache=True, fastmath=LOOSE, nogil=True, error_model="numpy")
+@kernel(fastmath=LOOSE)
 def _factor(gram: F64) -> None:
     """``gram (n, n)`` <- its Cholesky factor in the lower triangle; not finite where there is
     none."""
@@ -407,7 +407,7 @@ def _factor(gram: F64) -> None:
             gram[i, j] = np.sqrt(total) if i == j else total / gram[j, j]
 
 
-@njit(cache=True, fastmath=LOOSE, nogil=True, error_model="numpy")
+@kernel(fastmath=LOOSE)
 def _solve(factor: F64, right: F64) -> None:
     """``right (n, m)`` <- the solution of the system that was factored."""
     n = len(factor)
@@ -491,7 +491,7 @@ def _ridge_solution(of: Ridge, left: F64, solved: F64) -> None:
                 solved[i, c] += more[i, c] / of.ridge[i]
 
 
-@njit(cache=True, fastmath=LOOSE, nogil=True, error_model="numpy")
+@kernel(fastmath=LOOSE)
 def _add(what: F64, to: F64, times: float) -> None:
     """``to (n, m)`` <- the sum with so many ``times`` ``what (n, m)``."""
     for r in range(len(to)):
@@ -659,7 +659,7 @@ class Moved(NamedTuple):
     second: F32
 
 
-@njit(cache=True, fastmath=LOOSE, nogil=True, error_model="numpy")
+@kernel(fastmath=LOOSE)
 def _sum(row: F32) -> float:
     """In double precision, where no sum of finite numbers overflows."""
     total = 0.0
@@ -668,7 +668,7 @@ def _sum(row: F32) -> float:
     return total
 
 
-@njit(cache=True, fastmath=LOOSE, nogil=True, error_model="numpy")
+@kernel(fastmath=LOOSE)
 def _length(row: F32) -> float:
     """Euclidean, in double precision."""
     total = 0.0
@@ -678,7 +678,7 @@ def _length(row: F32) -> float:
     return length
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _mean_slope(loss: F32, by: F32, mean: F32) -> tuple[float, int]:
     """``mean (N,)`` <- that of ``by (B, N)`` over the tasks that are finite throughout; their mean
     loss, and how many are not."""
@@ -700,7 +700,7 @@ def _mean_slope(loss: F32, by: F32, mean: F32) -> tuple[float, int]:
     return (total / good if good else np.nan), len(loss) - good
 
 
-@njit(cache=True, fastmath=LOOSE, nogil=True, error_model="numpy")
+@kernel(fastmath=LOOSE)
 def _adam(
     gradient: F32, scale: float, first: F32, second: F32, taken: float, pace: Pace, new: Moved
 ) -> None:
