@@ -144,6 +144,7 @@ def ask(
             if event.y is None:
                 waiting.add(event.id)
     asked: list[Asked | None] = [None] * len(events)
+    spoken: list[list[float]] = [[]] * len(events)  # the answers of the mixture, ``(O,)``
     if not accepted:
         return asked
     state.learn_columns()
@@ -153,19 +154,19 @@ def ask(
         found = predict(state, key, [x for _, _, x in rows], moving)
         raw, members, said, centre, scale, wild = found
         note_clipped(state, key, raw, wild)
-        births = state.bank.births[key].copy()
+        births, mixed = state.bank.births[key].copy(), said[:, pooling.ANSWER].tolist()
         for i, (place, row, _) in enumerate(rows):
-            event = events[place]
-            label = decide(state, said[i, pooling.ANSWER], centre, scale)
+            event, spoken[place] = events[place], mixed[i]
+            label = decide(state, mixed[i], centre, scale)
             asked[place] = Asked(
                 event.id, key, row, event.ts, raw[i], members[i], births, label, said[i],
                 centre, scale,
             )  # fmt: skip
-    for event, question in zip(events, asked, strict=True):
+    for event, question, mixture_said in zip(events, asked, spoken, strict=True):
         if question is None:
             continue
         state.rows += 1
-        outputs.append(report(state, question, event.key))
+        outputs.append(report(state, question, event.key, mixture_said))
         if event.y is None:
             state.pending.add(question)
         tell_changes(state, event.key, question.row, outputs)
@@ -311,28 +312,30 @@ def answers_to(state: State, key: int, features: Sequence[Floats]) -> list[Answe
     """The same for rows ``(width,)`` of the column map."""
     _, _, said, centre, scale, _ = predict(state, key, features)
     found: list[Answer] = []
-    for mixed in said[:, pooling.ANSWER]:
+    for mixed in said[:, pooling.ANSWER].tolist():
         label, shares = decide(state, mixed, centre, scale), None
         if state.task != REGRESSION and state.classes:
-            shares = dict(zip(state.classes, mixed.tolist(), strict=False))
+            shares = dict(zip(state.classes, mixed, strict=False))
         found.append((label, shares))
     return found
 
 
-def decide(state: State, mixed: Floats, centre: float, scale: float) -> Label | None:
-    """The class or the value that the mixture stands for; ``None`` before any label."""
+def decide(state: State, mixed: list[float], centre: float, scale: float) -> Label | None:
+    """The class or the value that the mixture's answer ``(O,)`` stands for; ``None`` before any
+    label."""
     if state.task == REGRESSION:
-        return float(centre + scale * mixed[0])
+        return centre + scale * mixed[0]
     if not state.classes:
         return None
-    return state.classes[int(mixed[: len(state.classes)].argmax())]
+    of_classes = mixed[: len(state.classes)]
+    return state.classes[of_classes.index(max(of_classes))]
 
 
-def report(state: State, question: Asked, key: str) -> Predicted:
-    """What the outside sees of an answered question."""
+def report(state: State, question: Asked, key: str, mixed: list[float]) -> Predicted:
+    """What the outside sees of an answered question, to which the mixture said ``mixed (O,)``."""
     probabilities = None
     if state.task != REGRESSION:
-        probabilities = dict(zip(state.classes, question.mixed.tolist(), strict=False))
+        probabilities = dict(zip(state.classes, mixed, strict=False))
     return Predicted(
         question.id, key, question.row, question.ts, question.prediction, probabilities
     )
@@ -414,8 +417,9 @@ def score(state: State, asked: Asked, label: Label, target: float) -> Scored:
     if state.task == REGRESSION:
         log_loss = loss * loss
     else:
-        p = asked.mixed[int(target)] if 0 <= target < len(asked.mixed) else 0.0
-        log_loss = -math.log(max(float(p), 1e-15))
+        known = 0 <= target < asked.said.shape[1]
+        p = asked.said.item(pooling.ANSWER, int(target)) if known else 0.0
+        log_loss = -math.log(max(p, 1e-15))
     delay = state.rows - 1 - asked.row
     name = state.key_names[asked.key]
     return Scored(

@@ -172,6 +172,17 @@ def judge(
     prediction that is not finite scores ``WORST``.
     """
     scores = np.zeros(len(live))
+    _score(variances, ages, live, awake, predictions, truth, n_classes, task, losses, scores)
+    believe(log_weights, live, awake, scores, DISCOUNT)
+    believe(slow_weights, live, awake, scores, SLOW_DISCOUNT)
+
+
+@kernel()
+def _score(
+    variances: Floats, ages: NDArray[np.int64], live: Flags, awake: Flags, predictions: Floats,
+    truth: float, n_classes: int, task: int, losses: Floats, scores: Floats,
+) -> None:  # fmt: skip
+    """``losses (M,)`` and ``scores (M,)`` of those awake; their variances and ages move on."""
     for m in range(len(live)):
         losses[m] = np.nan
         if not (live[m] and awake[m]):
@@ -183,8 +194,6 @@ def judge(
         else:
             losses[m], scores[m] = class_score(predictions[m], int(truth), n_classes)
         ages[m] += 1
-    believe(log_weights, live, awake, scores, DISCOUNT)
-    believe(slow_weights, live, awake, scores, SLOW_DISCOUNT)
 
 
 def weights(log_weights: NDArray[np.float64], live: NDArray[np.bool_]) -> NDArray[np.float64]:

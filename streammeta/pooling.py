@@ -123,23 +123,30 @@ def pool(
     out: Floats,
 ) -> None:  # fmt: skip
     """``out (n, O)`` <- the pool of live ``members (n, M, O)`` and of ``shared (n, 2, O)``."""
-    count = len(live)
     lean = np.empty(n_classes)
     for r in range(len(members)):
         if task == REGRESSION:
             out[r, 0] = _value(exponents, live, members[r], shared[r])
+        else:
+            _pool_classes(exponents, live, members[r], shared[r], n_classes, lean, out[r])
+
+
+@kernel()
+def _pool_classes(
+    exponents: Floats, live: Flags, members: Floats, shared: Floats, n_classes: int, lean: Floats,
+    out: Floats,
+) -> None:  # fmt: skip
+    """``out (O,)`` <- the pool of what was said to one row; ``lean (n_classes,)``: to work in."""
+    count = len(live)
+    out[:] = 0.0
+    for m in range(count + MIXTURES):
+        if m < count and (not live[m] or exponents[m] == 0.0):
             continue
-        total = np.zeros(n_classes)
-        for m in range(count + MIXTURES):
-            if m < count and (not live[m] or exponents[m] == 0.0):
-                continue
-            said = members[r, m] if m < count else shared[r, m - count]
-            if _lean(said, n_classes, lean):
-                for c in range(n_classes):
-                    total[c] += exponents[m] * lean[c]
-        softmax(total, n_classes)
-        out[r, :] = 0.0
-        out[r, :n_classes] = total
+        said = members[m] if m < count else shared[m - count]
+        if _lean(said, n_classes, lean):
+            for c in range(n_classes):
+                out[c] += exponents[m] * lean[c]
+    softmax(out, n_classes)
 
 
 @kernel()
@@ -231,8 +238,17 @@ def _class_slopes(
 ) -> None:  # fmt: skip
     """``slopes (M + 2,)`` <- those of the pool's log loss by its exponents; of whom slept, or said
     nothing usable, they stay NaN."""
-    count = len(awake)
-    leans, p = np.zeros((count + MIXTURES, n_classes)), np.zeros(n_classes)
+    leans, p = np.zeros((len(slopes), n_classes)), np.zeros(n_classes)
+    _slopes(exponents, awake, members, shared, truth, leans, p, slopes)
+
+
+@kernel()
+def _slopes(
+    exponents: Floats, awake: Flags, members: Floats, shared: Floats, truth: int, leans: Floats,
+    p: Floats, slopes: Floats,
+) -> None:  # fmt: skip
+    """``_class_slopes``; ``leans (M + 2, C)`` and ``p (C,)``, 0, to work in."""
+    count, n_classes = len(awake), len(p)
     for m in range(count + MIXTURES):
         if m >= count or awake[m]:
             said = members[m] if m < count else shared[m - count]

@@ -178,10 +178,18 @@ def predict_bank(
     width = 0
     for size in sizes:
         width += size
-    acts = np.empty(width, np.float32)
-    n_out = sizes[-1]
+    _predict_rows(theta, live, sizes, rows, n_classes, task, np.empty(width, np.float32), out)
+
+
+@kernel(fastmath=True)
+def _predict_rows(
+    theta: F32, live: Flags, sizes: I64, rows: F32, n_classes: int, task: int, acts: F32, out: F32
+) -> None:
+    """``predict_bank``, with ``acts (sum(sizes),)`` to work in."""
+    width, n_out = acts.shape[0], sizes[-1]
     for r in range(rows.shape[0]):
-        acts[: sizes[0]] = rows[r]
+        for c in range(sizes[0]):
+            acts[c] = rows[r, c]
         for e in range(theta.shape[0]):
             if not live[e]:
                 continue
@@ -242,7 +250,18 @@ def mean_gradient(
                 delta[r, j] *= share
         _backward_all(theta, sizes, n, end, acts, deltas, grad)
         return
-    size = sizes.sum()
+    _mean_of_few(theta, sizes, rows, targets, n_classes, task, acts, deltas, grad)
+
+
+@kernel(fastmath=True)
+def _mean_of_few(
+    theta: F32, sizes: I64, rows: F32, targets: F32, n_classes: int, task: int, acts: F32,
+    deltas: F32, grad: F32,
+) -> None:  # fmt: skip
+    """``mean_gradient``, row by row."""
+    n, size = rows.shape[0], 0
+    for units in sizes:
+        size += units
     grad[:] = 0.0
     for r in range(n):
         add_gradient(theta, sizes, rows[r], targets[r], n_classes, task, acts[:size],

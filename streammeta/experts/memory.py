@@ -67,15 +67,26 @@ def find_nearest(
     """``gaps``, ``slots (m, NEAREST)`` <- squared distances and places in the ring ``kept (D, R)``
     of those nearest to ``at (D,)`` within each reach; where there are fewer the gap is ``_FAR``.
     Columns that never ``varies (D,)`` are 0 in every row; those that are not read lie nowhere."""
+    distances = np.zeros(min(seen, kept.shape[1]), np.float32)
+    _search(at, metric, kept, varies, scaled, seen, reaches, distances, gaps, slots)
+
+
+@kernel()
+def _search(
+    at: F32, metric: Floats, kept: F32, varies: Flags, scaled: Floats, seen: int, reaches: I64,
+    distances: F32, gaps: Floats, slots: I64,
+) -> None:  # fmt: skip
+    """``find_nearest``; ``distances (n,)``, 0, become those of all rows."""
     size = kept.shape[1]
-    reach, filled = min(seen, size, reaches[-1]), min(seen, size)
-    distances = np.zeros(filled, np.float32)
+    reach = min(seen, size, reaches[-1])
     for c in range(len(at)):
         if (varies[c] or at[c] != 0.0) and scaled[c] != NOT_READ:
-            _add_distances(at[c], np.float32(metric[c]), kept[c, :filled], distances)
-    own, where = np.full(NEAREST, _FAR), np.zeros(NEAREST, np.int64)
+            _add_distances(at[c], np.float32(metric[c]), kept[c, : len(distances)], distances)
     worst, farthest, back = _FAR, 0, 0
     for m in range(len(reaches)):
+        own, where = gaps[m], slots[m]
+        for j in range(NEAREST):  # those of the shorter reach may still be the nearest
+            own[j], where[j] = (_FAR, 0) if m == 0 else (gaps[m - 1, j], slots[m - 1, j])
         while back < min(reach, reaches[m]):
             newest = (seen - 1 - back) % size  # a stretch that does not leap back in the ring
             n = min(min(reach, reaches[m]) - back, newest + 1, STRETCH)
@@ -90,7 +101,6 @@ def find_nearest(
                     for j in range(NEAREST):
                         if own[j] > worst:
                             worst, farthest = own[j], j
-        gaps[m], slots[m] = own, where
 
 
 @kernel()
