@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -18,6 +20,7 @@ from streammeta.errors import ConfigError, SinkError, SourceError, UsageError
 from streammeta.events import Event
 from streammeta.sinks.jetstream import JetStreamSink
 from streammeta.sources.jetstream import JetStreamSource
+from streammeta.sources.nats_link import Loop
 from streammeta.testing import FakeClock, read_all, sample_outputs
 
 PATIENCE = 20.0
@@ -283,6 +286,25 @@ def test_a_sink_gives_up_in_the_end_and_at_once_when_it_is_only_tried():
         sink.open(None)
     assert told.value.exit_code == 69
     sink.close()
+
+
+def test_closing_ends_what_forgets_that_it_was_cancelled():
+    asked = []
+
+    async def forgetful() -> None:
+        while len(asked) < 2:  # as wait_for before Python 3.12, in a race
+            try:
+                await asyncio.sleep(PATIENCE)
+            except asyncio.CancelledError:
+                asked.append("to end")
+
+    loop = Loop("forgetful")
+    loop.start(forgetful())
+    closing = threading.Thread(target=loop.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE / 2)
+    assert not closing.is_alive()
+    assert asked == ["to end"] * 2
 
 
 def test_a_config_says_what_is_wrong(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from streammeta.errors import UsageError
 
 TIMEOUT = 2.0  # seconds that one request may take
+CANCELLED_WITHIN = 0.5  # seconds in which a task that was cancelled is expected to end
 
 T = TypeVar("T")
 
@@ -35,13 +36,17 @@ class Loop:
         self._loop.call_soon_threadsafe(event.set)
 
     def close(self) -> None:
-        """Cancel what runs, stop, and wait for the thread."""
+        """Cancel what runs until it has ended, stop, and wait for the thread."""
 
         async def end() -> None:
-            others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            # more than once: before Python 3.12 wait_for forgets that it was cancelled when what
+            # it waits for comes in the same moment (https://github.com/python/cpython/issues/86296)
+            us = asyncio.current_task()
+            while others := [task for task in asyncio.all_tasks() if task is not us]:
+                for task in others:
+                    task.cancel()
+                ended, _ = await asyncio.wait(others, timeout=CANCELLED_WITHIN)
+                await asyncio.gather(*ended, return_exceptions=True)  # their errors are not news
 
         self.call(end())
         self._loop.call_soon_threadsafe(self._loop.stop)
