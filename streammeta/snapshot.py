@@ -13,7 +13,7 @@ from safetensors.numpy import load, save
 from streammeta.errors import StoreError
 
 #: Layout of a model's snapshot; raised when an older one can no longer be read as it is.
-SCHEMA = 12
+SCHEMA = 13
 _BLOB = "blob:"
 
 

@@ -46,10 +46,12 @@ every_family = pytest.mark.parametrize("name", FAMILIES)
 
 
 class Stream:
-    """Rows of one key whose label depends on two of its columns; the last column is a code."""
+    """Rows of one key whose label depends on two of its columns; the last column is a code. With
+    the chance of ``strays`` a class is drawn instead."""
 
-    def __init__(self, task: int, seed: int = 0, missing: float = 0.0) -> None:
+    def __init__(self, task: int, seed: int = 0, missing: float = 0.0, strays: float = 0.0) -> None:
         self.task, self.rng, self.missing = task, np.random.default_rng(seed), missing
+        self.strays = strays
         self.scaled = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
         self.every_row, self.every_target = (
             np.zeros((KEYS_HERE, PAST, WIDTH)),
@@ -74,6 +76,8 @@ class Stream:
         bent = abs(raw[0]) - 0.8 + 0.3 * raw[1]
         bent = -bent if self.turned else bent
         truth = float(bent > 0.0) if self.task == CLASSIFICATION else CENTRE + SCALE * bent
+        if self.strays and self.rng.random() < self.strays:
+            truth = float(self.rng.random() < 0.5)
         raw = MEANS + np.sqrt(SPREADS) * raw
         raw[self.rng.random(WIDTH) < self.missing] = math.nan
         return raw, truth
@@ -316,6 +320,8 @@ def test_networks_on_hats_are_dense_networks() -> None:
         h = np.maximum(x @ w1 + b1, 0.0)
         p = np.exp(h @ w2 + b2)
         p /= p.sum()
+        strays = family.table.strays[0, e]
+        p = strays / 2 + (1.0 - strays) * p
         np.testing.assert_allclose(stream.ask(family, raw[None])[0, e], p, atol=1e-5)
     before = {n: a[0].copy() for n, a in family.tensors().items()}
     stream.teach(family, 1)
@@ -517,6 +523,69 @@ def test_a_line_reads_no_hats(task: int) -> None:
     others = np.setdiff1d(np.arange(heads.ROOM), used)
     assert (t.weights[0, 3, others] == 0.0).all()
     assert np.abs(t.weights[0, 2, others]).max() > 0.01
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-4.0, 4.0), min_size=2, max_size=5), st.floats(0.001, 0.3), st.data())
+def test_a_network_that_doubts_goes_down_the_loss_of_a_label_that_may_stray(
+    said: list[float], strays: float, data: Any
+) -> None:
+    truth, n = data.draw(st.integers(0, len(said) - 1)), len(said)
+
+    def loss(logits: Floats) -> float:
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        return -math.log(strays / n + (1.0 - strays) * float(p[truth]))
+
+    at = np.array(said)
+    p = np.exp(at - at.max()) / np.exp(at - at.max()).sum()
+    chance = hat_kernels.follows(np.float32(p[truth]), n, np.float32(strays))
+    for k in range(n):
+        aside = np.eye(n)[k] * 1e-5
+        slope = (loss(at + aside) - loss(at - aside)) / 2e-5
+        assert chance * (p[k] - (k == truth)) == pytest.approx(slope, abs=1e-4)
+
+
+@pytest.mark.parametrize("strays", [0.0, 0.2])
+def test_networks_learn_how_many_labels_stray_and_are_not_led_astray(strays: float) -> None:
+    """Beside networks that are told to trust every label, on the same rows."""
+    streams = [Stream(CLASSIFICATION, seed=2, strays=strays) for _ in range(2)]
+    doubting, trusting = (made("hats", CLASSIFICATION) for _ in range(2))
+    assert isinstance(doubting, Hats)
+    assert isinstance(trusting, Hats)
+    trusting.table.strays[:] = 0.0
+    for stream, family in zip(streams, (doubting, trusting), strict=True):
+        stream.add(family, 3_000)
+        stream.strays = 0.0
+    names = ("hat-doubting@0.003", "hat-replay@0.004")
+    places = [doubting.names.index(name) for name in names]
+    found = doubting.table.strays[0]
+    assert abs(found[places] - strays).max() < 0.06, found
+    assert np.delete(found, places).max() == 0.0
+    assert trusting.table.strays.max() == 0.0
+    wrong, misled = (s.loss(f, 2_000) for s, f in zip(streams, (doubting, trusting), strict=True))
+    assert (wrong[places] < misled[places] * (0.9 if strays else 1.1)).all(), (wrong, misled)
+
+
+def test_of_values_no_network_doubts() -> None:
+    family = made("hats", REGRESSION)
+    assert isinstance(family, Hats)
+    assert not any("doubting" in name for name in family.names)
+    Stream(REGRESSION).add(family, 100)
+    assert family.table.strays.max() == 0.0
+
+
+def test_a_past_segment_is_fitted_with_doubt() -> None:
+    shares = []
+    for strays in (0.0, 0.3):
+        stream, family = Stream(CLASSIFICATION, strays=strays), made("archive", CLASSIFICATION)
+        stream.teach(family, 4_000)
+        assert isinstance(family, Archive)
+        place = int(family.table.kept[0].argmax())
+        shares.append(family.table.strays[0, place])
+        stream.strays = 0.0
+        assert stream.loss(family)[place] < 0.1
+    assert shares[0] < 0.02 < 0.05 < shares[1], shares
 
 
 @settings(deadline=None)

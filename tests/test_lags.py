@@ -199,8 +199,8 @@ def test_a_twin_follows_when_it_turns() -> None:
 
 
 def test_in_chunks_they_are_weighed_too() -> None:
-    engine = engine_of(CLASSES, chunk=128)
-    run(engine, world(CLASSES, 4 * ROWS, memory=0.5), 128)
+    engine = engine_of(CLASSES, chunk=16)
+    run(engine, world(CLASSES, 2 * ROWS, memory=0.5), 16)
     assert not is_read(engine)
 
 

@@ -19,6 +19,7 @@ from drift.compiled import kernel, njit
 from streammeta.boxed import Box
 from streammeta.experts.family import I64, Floats, Space, Stacked
 from streammeta.experts.hat_kernels import (
+    AT_BIRTH,
     encode,
     learn_batch,
     predict_hats,
@@ -26,7 +27,7 @@ from streammeta.experts.hat_kernels import (
     room_for,
 )
 from streammeta.experts.hats import BINS, initial
-from streammeta.experts.kernels import REGRESSION
+from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
 from streammeta.meta.net import Net, refit
 
 #: Places on the shelf, of which one is free for the next network; units of their hidden layer.
@@ -44,8 +45,9 @@ class _Table(NamedTuple):
     """Networks ``theta (K, S, P)`` of S places, kept at the row ``kept (K, S)`` of the key, 0 where
     there is none; each reads columns where ``scaled``, by ``means`` and ``spreads (K, S, D)``, and
     ``knots (K, S, C, B)``, ``n_knots (K, S, C)``; it knows ``classes (K, S)`` of them, and answers
-    in ``units (K, S, 2)``. ``ended (K, 2)``: first row of a segment that waits to be fitted to, and
-    the one behind its last; none where they are the same."""
+    in ``units (K, S, 2)``; of its labels a share of ``strays (K, S)`` follows no rule. ``ended (K,
+    2)``: first row of a segment that waits to be fitted to, and the one behind its last; none where
+    they are the same."""
 
     theta: NDArray[np.float32]
     kept: I64
@@ -56,6 +58,7 @@ class _Table(NamedTuple):
     n_knots: I64
     classes: I64
     units: Floats
+    strays: NDArray[np.float32]
     ended: I64
 
 
@@ -92,6 +95,7 @@ class Archive(Stacked[_Table]):
             np.zeros((PLACES, self.hatted), np.int64),
             np.zeros(PLACES, np.int64),
             np.zeros((PLACES, 2)),
+            np.zeros(PLACES, np.float32),
             np.zeros(2, np.int64),
         )
 
@@ -142,7 +146,7 @@ def ask(own: Box, world: Box, key: int, inputs: int, raw: Floats, out: Floats, a
             continue
         predict_hats(t.theta[key, s : s + 1], inputs, HIDDEN, every, raw, t.scaled[key, s],
                      t.means[key, s], t.spreads[key, s], t.knots[key, s], t.n_knots[key, s],
-                     t.classes[key, s], w.task, out, at + s)  # fmt: skip
+                     t.classes[key, s], w.task, t.strays[key, s : s + 1], out, at + s)  # fmt: skip
         if w.task == REGRESSION:
             centre, scale = w.units[key]
             for r in range(len(raw)):
@@ -189,11 +193,13 @@ def _fit(own: Box, world: Box, key: int, s: int, inputs: int, rows: Floats, trut
     apart = n // BATCH
     steps = PASSES * apart
     room = room_for(inputs, HIDDEN, outputs, w.n_classes[0], (n // apart + 1) * width)
+    strays = t.strays[key, s : s + 1]
+    strays[0] = AT_BIRTH if w.task == CLASSIFICATION else np.float32(0.0)
     for step in range(steps):
         chosen = np.arange(step % apart, n, apart)
         rate = np.float32(RATE * (1.0 - step / steps))
         learn_batch(theta, second, step + 1, rate, inputs, outputs, room, places[chosen],
-                    values[chosen], counts[chosen], truths[chosen], w.task)  # fmt: skip
+                    values[chosen], counts[chosen], truths[chosen], w.task, strays)  # fmt: skip
 
 
 @kernel()

@@ -10,6 +10,11 @@ Networks have one hidden layer of ReLU units; parameters are flat: weights ``(N,
 ``(H,)``, weights ``(H, O)``, bias ``(O,)``. Steps are those of ``kernels.normalised_step``, and
 touch only what has a gradient.
 
+A network may doubt labels: a share of them follows no rule and is drawn evenly from all classes,
+the others are as the network says (forward correction, Patrini et al. 2017, CVPR, of symmetric
+noise). What contradicts it strongly then moves it little, so that a border between classes can be
+sharp though some labels on either side of it are wrong. The share is learned with the rest.
+
 What is compiled with ``fastmath`` calls nothing that looks for NaN: numba hands the option down.
 """
 
@@ -39,6 +44,10 @@ Flags = NDArray[np.bool_]
 
 #: Rows of a segment before any is rehearsed, and labels from one rehearsal to the next.
 ENOUGH, REST = 8, 2
+#: Share of labels that stray, to a network which doubts: at birth, least and most; and by how much
+#: of the way it goes to what one more label says of it.
+AT_BIRTH, LEAST, MOST = np.float32(0.05), np.float32(0.001), np.float32(0.3)
+HEARS = np.float32(0.005)
 #: With fewer knots a column is read as it is.
 FEWEST_KNOTS = 3
 #: Share of the values beyond the first and the last knot.
@@ -212,10 +221,10 @@ def before(places: I64, n: int, end: int) -> int:
 @njit(cache=True, nogil=True, error_model="numpy")
 def predict_hats(
     theta: F32, inputs: int, hidden: int, ends: I64, raw: F64, scaled: F64, means: F64,
-    spreads: F64, knots: F64, n_knots: I64, n_out: int, task: int, out: F64, at: int,
+    spreads: F64, knots: F64, n_knots: I64, n_out: int, task: int, strays: F32, out: F64, at: int,
 ) -> None:  # fmt: skip
-    """``out (n, M, O)`` <- from row ``at`` on, what networks ``theta (E, P)`` say to raw rows
-    ``(n, D)``, of which each reads the inputs before its own of ``ends (E,)``."""
+    """``out (n, M, O)`` <- from row ``at`` on, what networks ``theta (E, P)`` with ``strays (E,)``
+    say to raw rows ``(n, D)``, of which each reads the inputs before its own of ``ends (E,)``."""
     places, values = np.empty(3 * raw.shape[1], np.int64), np.empty(3 * raw.shape[1], np.float32)
     h, logits = np.empty(hidden, np.float32), np.empty(n_out, np.float32)
     turned, start = np.empty((len(theta), n_out, hidden), np.float32), (inputs + 1) * hidden
@@ -223,20 +232,24 @@ def predict_hats(
         _turn(theta[e], start, (theta.shape[1] - start) // (hidden + 1), turned[e])
     for r in range(len(raw)):
         n = encode(raw[r], scaled, means, spreads, knots, n_knots, places, values)
-        _say(theta, inputs, ends, places, values, n, turned, h, logits, task, out[r, at:])
+        _say(theta, inputs, ends, places, values, n, turned, h, logits, task, strays, out[r, at:])
 
 
 @kernel(fastmath=True)
 def _say(
     theta: F32, inputs: int, ends: I64, places: I64, values: F32, n: int, turned: F32, h: F32,
-    logits: F32, task: int, out: F64,
+    logits: F32, task: int, strays: F32, out: F64,
 ) -> None:  # fmt: skip
     """``out (E, O)`` <- what each network says to a row given by its ``n`` inputs."""
+    one = np.float32(1.0)
     for e in range(len(theta)):
         read = before(places, n, ends[e])
         _forward(theta[e], inputs, places, values, read, turned[e], h, logits)
         if task == CLASSIFICATION:
             softmax(logits, len(logits))
+            even = strays[e] / np.float32(len(logits))
+            for k in range(len(logits)):
+                logits[k] = even + (one - strays[e]) * logits[k]
         for k in range(len(logits)):
             out[e, k] = logits[k]
 
@@ -284,29 +297,52 @@ def room_for(inputs: int, hidden: int, outputs: int, n_out: int, most: int) -> R
 
 
 @kernel(fastmath=True)
+def follows(said: np.float32, n_out: int, stray: np.float32) -> np.float32:
+    """The chance that a label of which a network has ``said`` how likely it is among those that
+    follow the rule is one of these; by so much smaller are its slopes than if none strayed."""
+    ruled = (np.float32(1.0) - stray) * said
+    return ruled / (ruled + stray / np.float32(n_out))
+
+
+@kernel(fastmath=True)
+def hear(strays: F32, chance: np.float32) -> None:
+    """``strays (1,)`` after a label that follows the rule by this ``chance``: a step of expectation
+    maximisation."""
+    found = strays[0] + HEARS * (np.float32(1.0) - chance - strays[0])
+    strays[0] = min(max(found, LEAST), MOST)
+
+
+@kernel(fastmath=True)
 def learn_batch(
     theta: F32, second: F32, steps: int, rate: np.float32, inputs: int, outputs: int, room: Room,
-    places: I64, values: F32, counts: I64, targets: F64, task: int,
+    places: I64, values: F32, counts: I64, targets: F64, task: int, strays: F32,
 ) -> None:  # fmt: skip
     """The ``steps``-th step of one network ``(P,)`` on the mean gradient of rows given by their
-    inputs: ``places (n, W)``, ``values (n, W)``, ``counts (n,)``, ``targets (n,)``."""
+    inputs: ``places (n, W)``, ``values (n, W)``, ``counts (n,)``, ``targets (n,)``. The first one
+    tells of ``strays (1,)``; where that is 0, no label is doubted."""
     turned, by_turned, grad, first, touched, slot_of, h, delta, out = room
     n_out, hidden = turned.shape
     cut = inputs * hidden
     _turn(theta, cut + hidden, outputs, turned)
     by_turned[:] = np.float32(0.0)
     grad[:] = np.float32(0.0)
-    share, n_touched = np.float32(1.0 / len(counts)), 0
+    share, n_touched, stray = np.float32(1.0 / len(counts)), 0, strays[0]
     for r in range(len(counts)):
         _forward(theta, inputs, places[r], values[r], counts[r], turned, h, out)
+        weight = share
         if task == CLASSIFICATION:
             softmax(out, n_out)
+            if stray > np.float32(0.0):
+                chance = follows(out[int(targets[r])], n_out, stray)
+                weight *= chance
+                if r == 0:
+                    hear(strays, chance)
             out[int(targets[r])] -= np.float32(1.0)
         else:
             out[0] = min(max(out[0] - np.float32(targets[r]), -HUBER), HUBER)
         delta[:] = np.float32(0.0)
         for k in range(n_out):
-            gap = out[k] * share
+            gap = out[k] * weight
             grad[hidden + hidden * outputs + k] += gap
             for j in range(hidden):
                 by_turned[k, j] += h[j] * gap
@@ -341,12 +377,12 @@ def learn_hats(
     theta: F32, second: F32, steps: I64, rates: F32, batches: I64, inputs: int, hidden: int,
     ends: I64, past: F64, past_y: F64, count: int, inside: int, scaled: F64, means: F64,
     spreads: F64, knots: F64, n_knots: I64, n_out: int, task: int, centre: float, scale: float,
-    chances: int,
+    strays: F32, chances: int,
 ) -> None:  # fmt: skip
-    """One step of each network ``theta (E, P)`` on the newest row of ``past (R, D)`` and, of those
-    with ``batches`` above 1, on so many, every ``REST``-th time: the others are drawn from the
-    ``inside`` newest, as soon as there are ``ENOUGH``. Each reads the inputs before its own of
-    ``ends (E,)``."""
+    """One step of each network ``theta (E, P)`` with ``strays (E,)`` on the newest row of ``past
+    (R, D)`` and, of those with ``batches`` above 1, on so many, every ``REST``-th time: the others
+    are drawn from the ``inside`` newest, as soon as there are ``ENOUGH``. Each reads the inputs
+    before its own of ``ends (E,)``."""
     most, width = 1, 3 * past.shape[1]
     outputs = (theta.shape[1] - (inputs + 1) * hidden) // (hidden + 1)
     if inside >= ENOUGH and count % REST == 0:
@@ -367,4 +403,4 @@ def learn_hats(
         for i in range(n):
             read[i] = before(places[i], counts[i], ends[e])
         learn_batch(theta[e], second[e], steps[e], rates[e], inputs, outputs, room, places[:n],
-                    values[:n], read[:n], targets[:n], task)  # fmt: skip
+                    values[:n], read[:n], targets[:n], task, strays[e : e + 1])  # fmt: skip

@@ -1,5 +1,7 @@
 """Networks on hat-basis inputs: online at several rates, and one that rehearses its segment.
 
+This one, and one of those online, doubt labels of classes (see ``hat_kernels``).
+
 Two of them, the last, are like twins but for what they read: one all labels that have arrived, one
 none. What the others read follows from which of both is ahead (``streammeta.lags``). Where no
 labels are inputs there is only the first.
@@ -16,13 +18,19 @@ from drift.compiled import njit
 from drift.stacked import start_of
 from streammeta.boxed import Box
 from streammeta.experts.family import I64, Floats, Space, Stacked
-from streammeta.experts.hat_kernels import learn_hats, place_of, predict_hats, renew_knots
-from streammeta.experts.kernels import NOT_READ, let_read
+from streammeta.experts.hat_kernels import (
+    AT_BIRTH,
+    learn_hats,
+    place_of,
+    predict_hats,
+    renew_knots,
+)
+from streammeta.experts.kernels import CLASSIFICATION, NOT_READ, let_read
 from streammeta.meta.net import Net, refit, seed_class
 
-#: Step sizes of the networks that learn from each row once, of those that rehearse the segment, and
-#: of the twins.
-RATES, REHEARSING, TWINS = (1e-3, 1e-2), (2e-3,), 3e-3
+#: Step sizes of the networks that learn from each row once, of the one among them that doubts, of
+#: those that rehearse the segment, and of the twins.
+RATES, DOUBTING, REHEARSING, TWINS = (1e-3, 1e-2), 3e-3, (4e-3,), 3e-3
 #: Rows of a step of those that rehearse: the newest, and others of the segment.
 BATCH = 16
 BINS, HIDDEN = 10, 64
@@ -52,13 +60,14 @@ def initial(net: Net, width: int, hatted: int, networks: int, seed: int) -> NDAr
 class _Table(NamedTuple):
     """Networks ``theta (K, E, P)`` and the mean squares of their gradients, ``second``, after
     ``steps (K, E)``; the ``knots (K, C, B)`` that they read columns by, of which ``n_knots (K, C)``
-    are in use."""
+    are in use; and the share of labels that stray, ``strays (K, E)``, to each that doubts."""
 
     theta: NDArray[np.float32]
     second: NDArray[np.float32]
     steps: I64
     knots: Floats
     n_knots: I64
+    strays: NDArray[np.float32]
 
 
 @njit(cache=True, nogil=True)
@@ -73,21 +82,24 @@ class Hats(Stacked[_Table]):
     unread = ("second", "steps")
 
     def __init__(self, space: Space) -> None:
-        width, hatted, outputs, _, seed, replay, lagged = space
+        width, hatted, outputs, task, seed, replay, lagged = space
         self.width, self.hatted, self.seed = width, hatted, seed
         self.first_label = width - lagged
         self.chances = start_of(seed)
         self.inputs = width + hatted * BINS
         self.net = Net((self.inputs, HIDDEN, outputs))
         rehearsing = REHEARSING if replay else ()
+        doubt = float(AT_BIRTH) if task == CLASSIFICATION else 0.0
+        doubting = (DOUBTING,) if doubt else ()
         twins = ("hat", "hat-bare") if lagged else ("hat",)
-        self.rates = np.array([*RATES, *rehearsing, *(TWINS for _ in twins)], np.float32)
-        self.batches = np.ones(len(self.rates), np.int64)
-        self.batches[len(RATES) : len(RATES) + len(rehearsing)] = BATCH
-        self.names = tuple(f"hat@{r:g}" for r in RATES)
-        self.names += tuple(f"hat-replay@{r:g}" for r in rehearsing)
-        self.reader = len(self.names)
-        self.names += tuple(f"{name}@{TWINS:g}" for name in twins)
+        networks = [(f"hat@{rate:g}", rate, 1, 0.0) for rate in RATES]
+        networks += [(f"hat-doubting@{rate:g}", rate, 1, doubt) for rate in doubting]
+        networks += [(f"hat-replay@{rate:g}", rate, BATCH, doubt) for rate in rehearsing]
+        self.reader = len(networks)
+        networks += [(f"{name}@{TWINS:g}", TWINS, 1, 0.0) for name in twins]
+        self.names, rates, batches, strays = zip(*networks, strict=True)
+        self.rates, self.batches = np.array(rates, np.float32), np.array(batches)
+        self.strays = np.array(strays, np.float32)
         super().__init__()
 
     def _boxed(self, table: _Table) -> Box:
@@ -101,7 +113,7 @@ class Hats(Stacked[_Table]):
         return _Table(
             theta,
             np.zeros(shape, np.float32), np.zeros(len(self.rates), np.int64),
-            np.zeros((self.hatted, BINS)), np.zeros(self.hatted, np.int64),
+            np.zeros((self.hatted, BINS)), np.zeros(self.hatted, np.int64), self.strays,
         )  # fmt: skip
 
     def predict(self, key: int, raw: Floats, world: Box, out: Floats, at: int) -> None:
@@ -152,7 +164,7 @@ def ask(
     scaled, ends = _views(w.scaled, knots.shape[1], inputs, len(knots), reader, len(theta),
                           first_label, w.task)  # fmt: skip
     predict_hats(theta, inputs, HIDDEN, ends, raw, scaled, w.means[key], w.spreads[key], knots,
-                 t.n_knots[key], w.n_classes[0], w.task, out, at)  # fmt: skip
+                 t.n_knots[key], w.n_classes[0], w.task, t.strays[key], out, at)  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -174,4 +186,4 @@ def learn(
     learn_hats(theta, second, t.steps[key], rates, batches, inputs, HIDDEN, ends, rows,
                w.targets[key], seen, w.inside[key], scaled, w.means[key], w.spreads[key], knots,
                n_knots, w.n_classes[0], w.task, w.units[key, 0], w.units[key, 1],
-               chances)  # fmt: skip
+               t.strays[key], chances)  # fmt: skip
