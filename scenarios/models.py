@@ -108,6 +108,7 @@ no_challengers = _variant({"challengers": 0})
 random_challengers = _variant({"challenger_init": "random"})
 no_replay = _variant({"replay": False})
 lags_always = _variant({"lags_read": "always"})
+no_doubt = _variant({"doubt": False})
 
 
 def reset(

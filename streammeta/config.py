@@ -92,6 +92,9 @@ class ModelConfig(Section):
     lags_read: Literal["earned", "always"] = Field(
         "earned", description="members read them while they tell something, or whatever they tell"
     )
+    doubt: bool = Field(
+        True, description="allow for classes that were given wrongly, by networks on hats"
+    )
 
     learner: str = Field("meta_sgd", description="a meta-learner by name")
     partner: Annotated[str | None, BeforeValidator(_none)] = Field(

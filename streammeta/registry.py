@@ -514,6 +514,10 @@ _TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "scenarios.models:lags_always",
             "the default that reads labels before whether they tell anything or not",
         ),
+        "no_doubt": (
+            "scenarios.models:no_doubt",
+            "the default without allowance for classes that were given wrongly",
+        ),
         "reset": (
             "scenarios.models:reset",
             "no_challengers, restarted at each alarm; reset@drift at the true drifts instead",

@@ -106,7 +106,8 @@ class State:
         learners = c.learners if challengers else ()
         scouts = tuple(f"scout-{name}@{rows}" for name in learners for rows in c.scouts)
         hatted = self.width if self.task == REGRESSION else self.columns.width
-        space = Space(self.width, hatted, outputs, self.task, c.seed, c.replay, self.lag_width)
+        lagged = self.lag_width
+        space = Space(self.width, hatted, outputs, self.task, c.seed, c.replay, lagged, c.doubt)
         self.families: list[Family] = [make_family(name, space) for name in c.families]
         of_families = sum(len(family.names) for family in self.families)
         others = of_families + len(SIMPLE_MEMBERS)

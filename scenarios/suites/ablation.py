@@ -28,7 +28,8 @@ Positive gains: the default is better than the variant. `learner@NAME` has that 
 only source of challengers and scouts, learned online, where the default has `meta_sgd` and `r2d2`;
 `with@NAME` has one more family of experts than the default; `without@surprise` and `without@guard`
 are for streams of values; `lags_always` reads labels that have arrived whether they tell anything
-or not. What a policy that is told of each drift adds (`model.chooser`) is in the suite `choosing`.
+or not; with `no_doubt` no network allows for classes that were given wrongly. What a policy that is
+told of each drift adds (`model.chooser`) is in the suite `choosing`.
 """
 
 
@@ -88,6 +89,7 @@ SUITE = Suite(
         "no_challengers",
         "no_replay",
         "lags_always",
+        "no_doubt",
         "random_challengers",
         *(f"learner@{name}" for name in LEARNERS),
         *(f"with@{name}" for name in MORE),

@@ -19,7 +19,7 @@ from drift.compiled import kernel, njit
 from streammeta.boxed import Box
 from streammeta.experts.family import I64, Floats, Space, Stacked
 from streammeta.experts.hat_kernels import (
-    AT_BIRTH,
+    at_birth,
     encode,
     learn_batch,
     predict_hats,
@@ -27,7 +27,7 @@ from streammeta.experts.hat_kernels import (
     room_for,
 )
 from streammeta.experts.hats import BINS, initial
-from streammeta.experts.kernels import CLASSIFICATION, REGRESSION
+from streammeta.experts.kernels import REGRESSION
 from streammeta.meta.net import Net, refit
 
 #: Places on the shelf, of which one is free for the next network; units of their hidden layer.
@@ -73,7 +73,8 @@ class Archive(Stacked[_Table]):
     unread = ("ended",)
 
     def __init__(self, space: Space) -> None:
-        width, hatted, outputs, _, seed = space[:5]
+        width, hatted, outputs, task, seed = space[:5]
+        self.stray = at_birth(task, space.doubt)
         self.width, self.hatted, self.seed = width, hatted, seed
         self.inputs = width + hatted * BINS
         self.net = Net((self.inputs, HIDDEN, outputs))
@@ -123,7 +124,7 @@ class Archive(Stacked[_Table]):
         if first == end:
             return np.empty(0, np.int64)
         start = initial(self.net, self.width, self.hatted, 1, self.seed)[0]
-        place = _keep(self.box, world, key, self.inputs, start)
+        place = _keep(self.box, world, key, self.inputs, start, self.stray)
         self.table.ended[key] = 0
         return np.full(1, place)
 
@@ -194,7 +195,6 @@ def _fit(own: Box, world: Box, key: int, s: int, inputs: int, rows: Floats, trut
     steps = PASSES * apart
     room = room_for(inputs, HIDDEN, outputs, w.n_classes[0], (n // apart + 1) * width)
     strays = t.strays[key, s : s + 1]
-    strays[0] = AT_BIRTH if w.task == CLASSIFICATION else np.float32(0.0)
     for step in range(steps):
         chosen = np.arange(step % apart, n, apart)
         rate = np.float32(RATE * (1.0 - step / steps))
@@ -229,9 +229,12 @@ def _note(own: Box, world: Box, key: int, rows: int) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _keep(own: Box, world: Box, key: int, inputs: int, start: NDArray[np.float32]) -> int:
-    """Fit a network to the rows that wait, as far as they are still there; the place in which it
-    stands. The last free place is cleared again for the next one."""
+def _keep(
+    own: Box, world: Box, key: int, inputs: int, start: NDArray[np.float32], stray: float
+) -> int:
+    """Fit a network to the rows that wait, as far as they are still there, of whose labels a share
+    of ``stray`` is thought to follow no rule at first; the place in which it stands. The last free
+    place is cleared again for the next one."""
     t, w = own.of, world.of
     ring, seen, kept = w.rows[key], w.seen[key], t.kept[key]
     place = int(kept.argmin())
@@ -240,7 +243,7 @@ def _keep(own: Box, world: Box, key: int, inputs: int, start: NDArray[np.float32
     centre, scale = w.units[key]
     _read(rows, own, world, key, place, theta)
     t.theta[key, place], t.classes[key, place] = theta, w.n_classes[0]
-    t.units[key, place], kept[place] = w.units[key], seen
+    t.units[key, place], kept[place], t.strays[key, place] = w.units[key], seen, stray
     _fit(own, world, key, place, inputs, rows, (w.targets[key][slots] - centre) / scale)
     if kept.min() > 0:
         count = min(seen, len(ring))

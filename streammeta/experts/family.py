@@ -63,7 +63,8 @@ def boxed_world(world: World) -> Box:
 class Space(NamedTuple):
     """What a family is made for: raw rows of ``width`` columns, of which the first ``hatted`` are
     numbers, or may be; ``outputs``: room for so many classes, 1 for values; ``replay``: whether
-    rows may be learned from again. The last ``lagged`` columns hold labels that have arrived."""
+    rows may be learned from again. The last ``lagged`` columns hold labels that have arrived.
+    ``doubt``: whether it may be allowed for that some classes were given wrongly."""
 
     width: int
     hatted: int
@@ -72,6 +73,7 @@ class Space(NamedTuple):
     seed: int = 0
     replay: bool = True
     lagged: int = 0
+    doubt: bool = True
 
 
 class Family(Protocol):

@@ -54,6 +54,11 @@ FEWEST_KNOTS = 3
 BEYOND = 0.005
 
 
+def at_birth(task: int, doubt: bool) -> float:
+    """The share of labels that stray, to a network that may ``doubt``; values are never doubted."""
+    return float(AT_BIRTH) if doubt and task == CLASSIFICATION else 0.0
+
+
 @kernel()
 def place_of(column: int, hatted: int, bins: int) -> int:
     """The first input of a column, of which the first ``hatted`` have ``bins`` hats."""

@@ -19,13 +19,13 @@ from drift.stacked import start_of
 from streammeta.boxed import Box
 from streammeta.experts.family import I64, Floats, Space, Stacked
 from streammeta.experts.hat_kernels import (
-    AT_BIRTH,
+    at_birth,
     learn_hats,
     place_of,
     predict_hats,
     renew_knots,
 )
-from streammeta.experts.kernels import CLASSIFICATION, NOT_READ, let_read
+from streammeta.experts.kernels import NOT_READ, let_read
 from streammeta.meta.net import Net, refit, seed_class
 
 #: Step sizes of the networks that learn from each row once, of the one among them that doubts, of
@@ -82,19 +82,19 @@ class Hats(Stacked[_Table]):
     unread = ("second", "steps")
 
     def __init__(self, space: Space) -> None:
-        width, hatted, outputs, task, seed, replay, lagged = space
+        width, hatted, outputs, task, seed, replay, lagged, doubt = space
         self.width, self.hatted, self.seed = width, hatted, seed
         self.first_label = width - lagged
         self.chances = start_of(seed)
         self.inputs = width + hatted * BINS
         self.net = Net((self.inputs, HIDDEN, outputs))
         rehearsing = REHEARSING if replay else ()
-        doubt = float(AT_BIRTH) if task == CLASSIFICATION else 0.0
-        doubting = (DOUBTING,) if doubt else ()
+        stray = at_birth(task, doubt)
+        doubting = (DOUBTING,) if stray else ()
         twins = ("hat", "hat-bare") if lagged else ("hat",)
         networks = [(f"hat@{rate:g}", rate, 1, 0.0) for rate in RATES]
-        networks += [(f"hat-doubting@{rate:g}", rate, 1, doubt) for rate in doubting]
-        networks += [(f"hat-replay@{rate:g}", rate, BATCH, doubt) for rate in rehearsing]
+        networks += [(f"hat-doubting@{rate:g}", rate, 1, stray) for rate in doubting]
+        networks += [(f"hat-replay@{rate:g}", rate, BATCH, stray) for rate in rehearsing]
         self.reader = len(networks)
         networks += [(f"{name}@{TWINS:g}", TWINS, 1, 0.0) for name in twins]
         self.names, rates, batches, strays = zip(*networks, strict=True)
