@@ -29,11 +29,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def kernel(*, fastmath: bool | set[str] = False) -> Callable[[Function], Function]:
-    """As ``njit``, for what makes no array and calls nothing but kernels: it reads and writes
-    numbers of the arrays that it is given, and of parts of them.
+    """As ``njit``, for what makes no array, calls nothing but kernels and returns numbers or
+    nothing: it reads and writes numbers of the arrays that it is given, and of parts of them.
 
     Whoever calls holds those, so nobody has to count references to the parts, which in a short loop
-    takes longer than the work. Numba refuses to compile one that makes an array.
+    takes longer than the work. Numba refuses to compile one that makes an array; it compiles one
+    that returns an array in a tuple, which would be freed once too often.
     """
     options: Any = {"error_model": "numpy", "fastmath": fastmath, "_nrt": False}
     made: Callable[[Function], Function] = njit(cache=True, nogil=True, **options)

@@ -15,7 +15,8 @@ table's class by name. So every module that has a table has such a function of i
 
 Arrays that compiled code reads from a box are lent: nobody counts the references to them, nor to
 parts of them (an atomic instruction each, thousands at an event: a fifth of all time). The box,
-which whoever calls holds, keeps them. So such an array must not be returned to Python.
+which whoever calls holds, keeps them. So such an array, or a part of it, must not outlive the call:
+it is neither returned nor put into another box.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _nobody: Any = cgutils.get_null_value
 
 
 def _lend(context: Any, builder: Any, kind: Any, box: Any) -> Any:
-    """The table, of which only boxes in it are counted; arrays have no owner to be counted by."""
+    """The table, of which arrays have no owner: all but those is counted."""
     fields, tools = kind.field_dict["of"], _Tools(context, builder, kind)
     table = tools.get_data_struct(box).of
     for i, field in enumerate(fields.types):

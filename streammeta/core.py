@@ -144,7 +144,7 @@ def ask(
             if event.y is None:
                 waiting.add(event.id)
     asked: list[Asked | None] = [None] * len(events)
-    spoken: list[list[float]] = [[]] * len(events)  # the answers of the mixture, ``(O,)``
+    spoken: list[list[float]] = [[] for _ in events]  # the answers, ``(O,)``
     if not accepted:
         return asked
     state.learn_columns()
@@ -154,19 +154,19 @@ def ask(
         found = predict(state, key, [x for _, _, x in rows], moving)
         raw, members, said, centre, scale, wild = found
         note_clipped(state, key, raw, wild)
-        births, mixed = state.bank.births[key].copy(), said[:, pooling.ANSWER].tolist()
+        births, answered = state.bank.births[key].copy(), said[:, pooling.ANSWER].tolist()
         for i, (place, row, _) in enumerate(rows):
-            event, spoken[place] = events[place], mixed[i]
-            label = decide(state, mixed[i], centre, scale)
+            event, spoken[place] = events[place], answered[i]
+            label = decide(state, answered[i], centre, scale)
             asked[place] = Asked(
                 event.id, key, row, event.ts, raw[i], members[i], births, label, said[i],
                 centre, scale,
             )  # fmt: skip
-    for event, question, mixture_said in zip(events, asked, spoken, strict=True):
+    for event, question, mixed in zip(events, asked, spoken, strict=True):
         if question is None:
             continue
         state.rows += 1
-        outputs.append(report(state, question, event.key, mixture_said))
+        outputs.append(report(state, question, event.key, mixed))
         if event.y is None:
             state.pending.add(question)
         tell_changes(state, event.key, question.row, outputs)
@@ -321,7 +321,7 @@ def answers_to(state: State, key: int, features: Sequence[Floats]) -> list[Answe
 
 
 def decide(state: State, mixed: list[float], centre: float, scale: float) -> Label | None:
-    """The class or the value that the mixture's answer ``(O,)`` stands for; ``None`` before any
+    """The class or the value that an answer ``mixed (O,)`` stands for; ``None`` before any
     label."""
     if state.task == REGRESSION:
         return centre + scale * mixed[0]
@@ -332,7 +332,7 @@ def decide(state: State, mixed: list[float], centre: float, scale: float) -> Lab
 
 
 def report(state: State, question: Asked, key: str, mixed: list[float]) -> Predicted:
-    """What the outside sees of an answered question, to which the mixture said ``mixed (O,)``."""
+    """What the outside sees of an answered question, to which the answer is ``mixed (O,)``."""
     probabilities = None
     if state.task != REGRESSION:
         probabilities = dict(zip(state.classes, mixed, strict=False))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streammeta.events import Label
-from streammeta.pooling import ANSWER, STEADY
+from streammeta.pooling import STEADY
 
 #: Questions whose end is remembered: so far back a label or a question that comes again is known.
 REMEMBERED = 16_384
@@ -94,12 +94,6 @@ class Asked(NamedTuple):
     said: NDArray[np.float64]
     centre: float
     scale: float
-
-    @property
-    def mixed(self) -> NDArray[np.float64]:
-        """``(O,)``: the answer."""
-        answer: NDArray[np.float64] = self.said[ANSWER]
-        return answer
 
     @property
     def steady(self) -> NDArray[np.float64]:

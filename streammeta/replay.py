@@ -36,6 +36,8 @@ def add_row(
 def keep(bank: Box, world: Box, key: int, row: int, raw: Floats, y: float) -> None:
     """Append it to all that is kept of the key."""
     b, w = bank.of, world.of
+    if len(raw) != b.raw.shape[2]:
+        raise ValueError("a row is as wide as those that are kept")
     add_row(b.raw, b.y, b.row, b.seen, b.inside, key, row, raw, y)
     b.open[key] += 1
     if key < len(w.rows):
@@ -58,7 +60,13 @@ class SegmentRows:
         self.open = np.zeros(keys, np.int64)
 
     def add(self, key: int, row: int, raw: NDArray[np.float64], y: float) -> None:
-        """Append one labelled row of the current segment."""
+        """Append one labelled row ``(D,)`` of the current segment.
+
+        Raises:
+            ValueError: it is of another width.
+        """
+        if raw.shape != self.raw.shape[2:]:
+            raise ValueError(f"a row is {raw.shape}, expected {self.raw.shape[2:]}")
         add_row(self.raw, self.y, self.row, self.count, self.inside, key, row, raw, y)
         self.open[key] += 1
 

@@ -178,6 +178,8 @@ def predict_bank(
     width = 0
     for size in sizes:
         width += size
+    if rows.shape[1] != sizes[0]:
+        raise ValueError("rows are as wide as networks have inputs")
     _predict_rows(theta, live, sizes, rows, n_classes, task, np.empty(width, np.float32), out)
 
 
@@ -238,6 +240,8 @@ def mean_gradient(
     """``grad (P,)`` <- mean over ``rows (n, D)`` of the gradient of each at ``theta (P,)``;
     ``acts`` and ``deltas (n * sum(sizes),)`` are room to work in."""
     n = rows.shape[0]
+    if rows.shape[1] != sizes[0]:
+        raise ValueError("rows are as wide as networks have inputs")
     if n >= MATRICES:
         end = _forward_all(theta, sizes, rows, acts)
         outputs = sizes[-1]

@@ -76,7 +76,7 @@ def _search(
     at: F32, metric: Floats, kept: F32, varies: Flags, scaled: Floats, seen: int, reaches: I64,
     distances: F32, gaps: Floats, slots: I64,
 ) -> None:  # fmt: skip
-    """``find_nearest``; ``distances (n,)``, 0, become those of all rows."""
+    """``find_nearest``, which is given zeros: ``distances (n,)`` <- those of all rows."""
     size = kept.shape[1]
     reach = min(seen, size, reaches[-1])
     for c in range(len(at)):
