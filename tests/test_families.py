@@ -575,6 +575,15 @@ def test_of_values_no_network_doubts() -> None:
     assert family.table.strays.max() == 0.0
 
 
+def test_whoever_says_so_has_no_network_that_doubts() -> None:
+    space = Space(WIDTH, HATTED, 2, seed=3, doubt=False)
+    for family in (Hats(space), Archive(space)):
+        family.grow_keys(1)
+        assert not any("doubting" in name for name in family.names)
+        Stream(CLASSIFICATION, strays=0.2).teach(family, 1_000)
+        assert family.table.strays.max() == 0.0
+
+
 def test_a_past_segment_is_fitted_with_doubt() -> None:
     shares = []
     for strays in (0.0, 0.3):
